@@ -1,0 +1,123 @@
+"""The only file that knows orbax: save, restore, list, and read a run's checkpoints for inference.
+
+A checkpoint is `WORKDIR/checkpoints/<step>` with the items `state`, a tree of nested dictionaries with numpy arrays as
+leaves, and `meta`, JSON: `config`, `versions`, `data`. The tree is `step`, `generator/{params,batch_stats,opt_state}`,
+`discriminator/{params,batch_stats,opt_state}` and `ema/{params,batch_stats}`. Only host copies of one replica are
+written, so any number of devices can have written it, and any can read it.
+"""
+
+import logging
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import serialization
+
+from dcgan_jax.errors import UserError
+from dcgan_jax.state import GANState
+
+log = logging.getLogger("dcgan_jax")
+
+Tree = Any
+ITEMS = ("state", "meta")
+
+
+class Checkpoints:
+    """The checkpoints of one run, saved in the background, the newest `keep` kept."""
+
+    def __init__(self, workdir: Path, keep: int):
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+        directory = Path(workdir).absolute() / "checkpoints"
+        self._manager = ocp.CheckpointManager(directory, options=options, item_names=ITEMS)
+
+    def latest_step(self) -> int | None:
+        """The newest step saved, or None."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: GANState, meta: dict[str, Any]) -> None:
+        """Starts to save a state of numpy arrays; it must not change before `wait` or the next `save`."""
+        arguments = ocp.args.Composite(
+            state=ocp.args.StandardSave(serialization.to_state_dict(state)), meta=ocp.args.JsonSave(meta)
+        )
+        self._manager.save(step, args=arguments)
+
+    def restore(self, step: int, expected: GANState) -> GANState:
+        """The state of one step as numpy arrays, of the structure, shapes and dtypes of `expected`.
+
+        Raises UserError that names the first leaf that differs.
+        """
+        tree = _restore(self._manager, step)["state"]
+        _check_leaves(tree, serialization.to_state_dict(expected))
+        return serialization.from_state_dict(expected, tree)
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """What was saved beside the state."""
+        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+
+    def wait(self) -> None:
+        """Returns when everything is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def steps(workdir: str | Path) -> list[int]:
+    """The steps of which a run has checkpoints, oldest first."""
+    directory = Path(workdir).absolute() / "checkpoints"
+    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
+
+
+def read(workdir: str | Path, step: int | None = None) -> tuple[Tree, dict[str, Any]]:
+    """State (nested dictionaries of numpy arrays) and meta of a checkpoint, by default of the newest.
+
+    Raises UserError where there is no run, no checkpoint, or none of this step.
+    """
+    where = str(workdir)
+    available = steps(workdir)
+    if not available:
+        what = "holds no checkpoint" if Path(where).is_dir() else "does not exist"
+        raise UserError(f"workdir: {where!r} {what}, expected the folder of a run, such as runs/digits; train first")
+    if step is None:
+        step = available[-1]
+    if step not in available:
+        listed = ", ".join(map(str, available))
+        raise UserError(f"step: {where!r} has no checkpoint of step {step}, expected one of {listed}")
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    with ocp.CheckpointManager(Path(where).absolute() / "checkpoints", options=options, item_names=ITEMS) as manager:
+        restored = _restore(manager, step)
+    return restored["state"], restored["meta"]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what shapes a result."""
+    packages = ("dcgan_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
+
+
+def _restore(manager: ocp.CheckpointManager, step: int) -> Any:
+    # As numpy arrays the leaves do not depend on the devices that wrote them.
+    leaves = manager.item_metadata(step)["state"]
+    restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(leaves.tree))
+    arguments = ocp.args.Composite(
+        state=ocp.args.PyTreeRestore(restore_args=restore_args), meta=ocp.args.JsonRestore()
+    )
+    return manager.restore(step, args=arguments)
+
+
+def _check_leaves(found: Tree, expected: Tree) -> None:
+    def describe(tree: Tree) -> dict[str, str]:
+        leaves = jax.tree_util.tree_leaves_with_path(tree)
+        return {"/".join(str(key.key) for key in path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
+
+    found, expected = describe(found), describe(expected)
+    for path in sorted(found.keys() | expected.keys()):
+        if found.get(path) != expected.get(path):
+            raise UserError(
+                f"checkpoint: leaf {path}: found {found.get(path, 'nothing')}, expected {expected.get(path, 'nothing')}; "
+                "train this configuration in another --workdir"
+            )

@@ -1,0 +1,242 @@
+"""What a run is made of: every field of the configuration, the recipes, and the check of both.
+
+A file in `configs/` is a lab note and a small change to what `recipe(name)` returns. One description of the layers
+serves both networks: the discriminator reads it forwards, the generator, its mirror, backwards.
+"""
+
+import difflib
+import math
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from dcgan_jax.errors import UserError
+
+# The layers stop halving the image when its shorter side is this long: the paper's 4x4 maps.
+SMALLEST_MAP = 4
+# Automatic widths double with each layer up to this multiple of `width`, as in the paper's 64x64 network.
+WIDEST = 8
+
+
+def default_config() -> ConfigDict:
+    """Every field with its default: a 64x64 DCGAN with 4x4 kernels, and running on scikit-learn's digits."""
+    config = ConfigDict()
+    config.recipe = "default"  # the recipe it was made from: a record, changing it changes nothing
+    config.seed = 0  # weights, noise and the order of the images follow from it
+
+    # Images
+    config.image_size = (64, 64)  # (height, width) in pixels; one number is a square
+    config.channels = 3  # 3 for colour, 1 for grey; images are converted
+    config.num_classes = 0  # 0, or the number of labels to condition both networks on
+    config.data = ConfigDict()
+    config.data.source = "digits"  # 'digits', 'folder', 'idx' or 'tfds'
+    config.data.path = ""  # folder: the folder; idx: the images' file; tfds: its data_dir, '' for the usual one
+    config.data.name = ""  # tfds: the name of the data set, such as 'celeb_a'
+    config.data.split = "train"  # tfds: the split
+
+    # Networks
+    config.width = 64  # features of the layer next to the image; they double with each layer, up to 8 times this
+    config.features = ()  # features of each convolution of the discriminator; () derives them from width
+    config.strides = ()  # stride of each of these convolutions; () means 2 for each
+    config.dense = ()  # widths of hidden dense layers between the convolutions and the logit (only for MNIST)
+    config.kernel_size = 4  # side of the kernels; a multiple of the stride avoids checkerboards
+    config.output = "tanh"  # 'tanh': networks see images in [-1, 1]; 'sigmoid': in [0, 1]
+    config.latent_dim = 100  # length of z
+    config.prior = "normal"  # distribution of z: 'normal', or 'uniform' in [-1, 1]
+    config.norm_epsilon = 1e-5  # added to the variance in batch norm
+    config.norm_momentum = 0.9  # share of the old value in a running statistic
+    config.norm_affine = True  # gains and biases in batch norm
+    config.norm_per_unit = False  # the generator's first batch norm: one gain a unit (True) or a channel (False)
+    config.sync_batch_norm = True  # statistics over the global batch; False: over each device's share of it
+
+    # Training
+    config.batch_size = 64  # images a step, over all devices
+    config.num_steps = 20_000  # one step updates both networks once
+    config.generator_lr = 2e-4  # Adam's learning rates
+    config.discriminator_lr = 2e-4
+    config.b1 = 0.5  # Adam's first moment: 0.9 oscillates (section 3 of the paper)
+    config.b2 = 0.999
+    config.l2 = 0.0  # coefficient of the L2 penalty on every parameter, added to its gradient
+    config.lr_decay_steps = 0  # over this many last steps both learning rates fall linearly to zero
+    config.fresh_z = False  # True: the generator learns from a z of its own, as in the paper's code
+    config.ema_decay = 0.999  # moving average of the generator, from which images are made; 0: its latest weights
+    config.dtype = "float32"  # of activations: 'float32' or 'bfloat16' (parameters and statistics stay float32)
+
+    # Output
+    config.log_every = 50  # steps between lines of metrics.jsonl
+    config.sample_every = 500  # steps between grids of samples
+    config.checkpoint_every = 1000  # steps between checkpoints; the last step always has one
+    config.keep = 3  # newest checkpoints kept
+    return config
+
+
+# Fields that a run may change when it is resumed: none of them alters what an already finished step computed.
+MAY_CHANGE = frozenset(
+    {"recipe", "num_steps", "log_every", "sample_every", "checkpoint_every", "keep", "data.path"}
+)
+
+
+def recipe(name: str = "default") -> ConfigDict:
+    """A configuration by recipe.
+
+    'default': 4x4 kernels, Gaussian z, moving average of the generator.
+    'paper': bit-faithful to the paper and its released code: 5x5 kernels, width 128, uniform z, batch 128, gains per
+        unit in the generator's first batch norm, epsilon 1e-8, L2 1e-5 on every parameter, alternate batches.
+    'torch': the widely copied 2015 port: 4x4 kernels, width 64, batch 64, Gaussian z.
+
+    Raises UserError for another name.
+    """
+    config = default_config()
+    config.recipe = name
+    if name == "default":
+        return config
+    if name == "torch":
+        # The port has no moving average; averaging does not touch training, so it stays for the samples' sake.
+        return config
+    if name == "paper":
+        config.kernel_size = 5
+        config.width = 128
+        config.prior = "uniform"
+        config.batch_size = 128
+        config.norm_epsilon = 1e-8
+        config.norm_per_unit = True
+        config.l2 = 1e-5
+        config.fresh_z = True
+        config.ema_decay = 0.0
+        return config
+    raise UserError(f"recipe: found {name!r}, expected one of 'default', 'paper', 'torch'; write configs/NAME.py:RECIPE")
+
+
+def layers(config: ConfigDict) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Features and strides of the discriminator's convolutions, from the image inwards.
+
+    Where `features` is (), they follow from `image_size` and `width`: strided layers until the shorter side is 4 to 7
+    pixels long, each twice as wide as the one before, at most 8 times `width`.
+    """
+    if config.features:
+        features = tuple(config.features)
+        return features, tuple(config.strides) or (2,) * len(features)
+    shorter = min(config.image_size)
+    depth = len(config.strides) or max(1, int(math.log2(max(1, shorter / SMALLEST_MAP))))
+    features = tuple(config.width * min(2**i, WIDEST) for i in range(depth))
+    return features, tuple(config.strides) or (2,) * depth
+
+
+def validate(config: ConfigDict) -> ConfigDict:
+    """A checked copy of the configuration, with `image_size` as (height, width).
+
+    Raises UserError, one line, for the first mistake found.
+    """
+    config = ConfigDict(config.to_dict())
+    _check_fields(config.to_dict(), default_config().to_dict(), prefix="")
+    if len(config.image_size) == 1:
+        config.image_size = tuple(config.image_size) * 2
+    _check_values(config)
+    _check_layers(config)
+    return config
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """One text a field in which two configurations differ and that a resumed run may not change."""
+    old, new = _flatten(old), _flatten(new)
+    # With a decay at its end, a run of another length has other learning rates from the first step of the decay on.
+    may_change = MAY_CHANGE - ({"num_steps"} if new.get("lr_decay_steps") else set())
+    names = sorted((old.keys() | new.keys()) - may_change)
+    missing = object()
+    return [
+        f"{name}: {old.get(name, 'absent')!r} there, {new.get(name, 'absent')!r} here"
+        for name in names
+        if old.get(name, missing) != new.get(name, missing)
+    ]
+
+
+def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+    return flat
+
+
+def _check_fields(found: dict[str, Any], expected: dict[str, Any], prefix: str) -> None:
+    for name in found:
+        if name not in expected:
+            close = difflib.get_close_matches(name, expected, n=1)
+            advice = f"did you mean {prefix}{close[0]}?" if close else f"expected one of {', '.join(expected)}"
+            raise UserError(f"config.{prefix}{name}: unknown field; {advice}")
+    for name, default in expected.items():
+        where = f"config.{prefix}{name}"
+        if name not in found:
+            raise UserError(f"{where}: missing; start from dcgan_jax.config.default_config()")
+        value = found[name]
+        if isinstance(default, dict):
+            if not isinstance(value, dict):
+                raise UserError(f"{where}: found {value!r}, expected the fields {', '.join(default)}")
+            _check_fields(value, default, f"{prefix}{name}.")
+            continue
+        if isinstance(default, tuple):
+            fits = isinstance(value, tuple) and all(type(item) is int for item in value)
+            kind = "whole numbers such as 64,96"
+        else:
+            fits = type(value) is type(default) or (type(default) is float and type(value) is int)
+            kind = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}[type(default)]
+        if not fits:
+            raise UserError(f"{where}: found {value!r}, expected {kind}")
+
+
+def _check_values(config: ConfigDict) -> None:
+    def need(name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            value = config.data[name[5:]] if name.startswith("data.") else config[name]
+            raise UserError(f"config.{name}: found {value!r}, expected {expected}")
+
+    need("image_size", len(config.image_size) == 2 and min(config.image_size) >= 1, "height,width in pixels, or one side")
+    need("channels", config.channels in (1, 3), "1 (grey) or 3 (colour)")
+    need("num_classes", config.num_classes == 0 or config.num_classes >= 2, "0 (no labels) or at least 2")
+    for name in ("width", "kernel_size", "latent_dim", "batch_size", "log_every", "sample_every", "checkpoint_every", "keep"):
+        need(name, config[name] >= 1, "at least 1")
+    for name in ("num_steps", "lr_decay_steps", "seed"):
+        need(name, config[name] >= 0, "0 or more")
+    need("seed", config.seed < 2**31, "less than 2**31")
+    need("lr_decay_steps", config.lr_decay_steps <= config.num_steps, f"at most num_steps ({config.num_steps})")
+    for name in ("generator_lr", "discriminator_lr", "norm_epsilon"):
+        need(name, 0 < config[name] < math.inf, "a number above 0")
+    for name in ("b1", "b2", "ema_decay", "norm_momentum"):
+        need(name, 0 <= config[name] < 1, "a number in [0, 1)")
+    need("l2", 0 <= config.l2 < math.inf, "0 or more")
+    for name, choices in (
+        ("data.source", ("digits", "folder", "idx", "tfds")),
+        ("output", ("tanh", "sigmoid")),
+        ("prior", ("normal", "uniform")),
+        # float64 is for tests of exactness; JAX computes in it only with JAX_ENABLE_X64=1.
+        ("dtype", ("float32", "bfloat16", "float64")),
+    ):
+        value = config.data.source if name == "data.source" else config[name]
+        need(name, value in choices, "one of " + ", ".join(map(repr, choices)))
+    for name in ("features", "strides", "dense"):
+        need(name, all(item >= 1 for item in config[name]), "numbers of at least 1")
+
+
+def _check_layers(config: ConfigDict) -> None:
+    features, strides = layers(config)
+    if len(features) != len(strides):
+        raise UserError(
+            f"config.strides: found {len(strides)} strides for {len(features)} layers, expected one each; "
+            "give features and strides of the same length"
+        )
+    for stride in strides:
+        smallest_overlap = config.kernel_size - stride
+        if smallest_overlap < 0 or (stride == 1 and smallest_overlap % 2):
+            raise UserError(
+                f"config.kernel_size: found {config.kernel_size} with a stride of {stride}, expected an odd kernel "
+                "for stride 1 and none smaller than the stride; try 3 or 5"
+            )
+    step = math.prod(strides)
+    if any(side % step for side in config.image_size):
+        nearest = tuple(max(step, round(side / step) * step) for side in config.image_size)
+        raise UserError(
+            f"config.image_size: found {config.image_size}, expected multiples of {step}, the product of the "
+            f"{len(strides)} strides; try {nearest[0]},{nearest[1]} or other strides"
+        )

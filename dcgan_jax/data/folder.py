@@ -1,0 +1,93 @@
+"""A folder of images: any nesting, any mix of sizes and modes."""
+
+import logging
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from dcgan_jax.data.images import prepare
+from dcgan_jax.errors import UserError
+
+log = logging.getLogger("dcgan_jax")
+
+EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# More unreadable images than this share stop the run: then something is wrong with the folder, not with an image.
+TOLERATED = 0.01
+
+
+def read(
+    path: str, image_size: tuple[int, int], channels: int, *, num_classes: int = 0
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """All images below a folder, in the order of their names: uint8 [N, H, W, C], and labels int64 [N] or None.
+
+    With `num_classes` the label of an image is the rank of the first-level folder that holds it.
+
+    An unreadable image is named in the log and left out. Raises UserError where there is no such folder, no image in
+    it, or where more than 1% are unreadable.
+    """
+    root = Path(path).expanduser()
+    if not path or not root.is_dir():
+        what = "is not a folder" if path and root.exists() else "does not exist"
+        raise UserError(
+            f"config.data.path: {path!r} {what}, expected a folder of images; pass --config.data.path=FOLDER"
+        )
+    names = sorted(_image_names(root))
+    if not names:
+        raise UserError(
+            f"config.data.path: {path!r} holds no image, expected files such as {', '.join(sorted(EXTENSIONS))} at any "
+            "depth; pass another --config.data.path=FOLDER"
+        )
+
+    def decode(name: str) -> np.ndarray | str:
+        try:
+            with Image.open(root / name) as image:
+                return prepare(image, image_size, channels)
+        # Pillow's decoders raise all kinds of errors on damaged files, SyntaxError and struct.error among them.
+        except Exception as error:
+            return f"{type(error).__name__}: {error}"
+
+    images = np.empty((len(names), *image_size, channels), np.uint8)
+    kept: list[int] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        progress = tqdm(total=len(names), desc="reading images", unit=" images", disable=None, leave=False)
+        for i, result in enumerate(pool.map(decode, names)):
+            progress.update()
+            if isinstance(result, str):
+                log.warning("unreadable image, left out: %s (%s)", root / names[i], result)
+                continue
+            images[len(kept)] = result
+            kept.append(i)
+        progress.close()
+    _report(path, len(names), len(names) - len(kept))
+    labels = _labels([names[i] for i in kept]) if num_classes else None
+    return images[: len(kept)], labels
+
+
+def _image_names(root: Path) -> Iterator[str]:
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:
+                yield (Path(folder) / name).relative_to(root).as_posix()
+
+
+def _report(path: str, count: int, unreadable: int) -> None:
+    if unreadable > TOLERATED * count:
+        raise UserError(
+            f"config.data.path: {unreadable} of the {count} images in {path!r} are unreadable, expected at most "
+            f"{TOLERATED:.0%}; remove or repair the files named above"
+        )
+    if unreadable:
+        log.warning("%d of the %d images in %s are unreadable and left out", unreadable, count, path)
+
+
+def _labels(names: list[str]) -> np.ndarray | None:
+    folders = [name.split("/")[0] if "/" in name else None for name in names]
+    if None in folders:
+        return None
+    return np.unique(np.array(folders), return_inverse=True)[1]

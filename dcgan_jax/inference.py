@@ -1,0 +1,168 @@
+"""A trained GAN to make and judge images with: what `dcgan_jax.load` returns."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+from dcgan_jax import checkpoint, latent, models
+from dcgan_jax.config import default_config, validate
+from dcgan_jax.errors import UserError
+
+Tree = Any
+# Everything runs in chunks of this size, the last one filled up: a compiled network computes the same bits for an image
+# however many were asked for, and only one size is ever compiled.
+CHUNK = 64
+# The probe pools each map of the discriminator to at most this many positions a side (section 5.1 of the paper).
+POOLED = 4
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _draw(description: tuple[int, int, str], indices: Array) -> Array:
+    seed, latent_dim, prior = description
+    return latent.draw(latent.key(seed, latent.SAMPLE), indices, latent_dim, prior)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _generate(generator: models.Generator, variables: Tree, z: Array, labels: Array | None) -> Array:
+    return generator.apply(variables, z, labels)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _discriminate(discriminator: models.Discriminator, variables: Tree, images: Array, labels: Array | None) -> Array:
+    return discriminator.apply(variables, images, labels)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _features(discriminator: models.Discriminator, variables: Tree, images: Array, labels: Array | None) -> Array:
+    _, sown = discriminator.apply(variables, images, labels, mutable=["intermediates"])
+    maps = [sown["intermediates"][f"map_{i}"][0] for i in range(len(discriminator.features))]
+    return jnp.concatenate([_max_pool(m).reshape(len(images), -1) for m in maps], axis=-1).astype(jnp.float32)
+
+
+def _max_pool(maps: Array) -> Array:
+    """[B, H, W, F] to at most 4x4 positions, each the maximum over its share of the rows and columns."""
+    for axis in (1, 2):
+        side = maps.shape[axis]
+        cells = min(side, POOLED)
+        bounds = [(i * side // cells, -(-(i + 1) * side // cells)) for i in range(cells)]
+        strips = [jax.lax.slice_in_dim(maps, start, stop, axis=axis).max(axis) for start, stop in bounds]
+        maps = jnp.stack(strips, axis)
+    return maps
+
+
+class TrainedGAN:
+    """A generator (its moving average) and a discriminator after training, on the default device.
+
+    step: completed updates. config: the run's configuration. latent_dim: length of z.
+
+    Batch norm uses running statistics throughout: what comes out for one z or image depends on it alone.
+    """
+
+    def __init__(self, config: ConfigDict, state: Tree):
+        """config: validated. state: the tree of a checkpoint (`dcgan_jax.checkpoint`); the optimisers' are not used."""
+        self.config = config
+        self.step = int(state["step"])
+        self.latent_dim: int = config.latent_dim
+        self.generator, self.discriminator = models.from_config(config)
+        self._generator_variables, self._discriminator_variables = jax.device_put(
+            [{name: state[network][name] for name in ("params", "batch_stats")} for network in ("ema", "discriminator")]
+        )
+
+    def sample(self, count: int, seed: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
+        """`count` images, uint8 [count, H, W, C]. Image i is a function of (seed, i, its label) alone.
+
+        A conditional network takes `labels`, int [count], by default 0, 1, 2, ... in turn.
+        """
+        if not 0 <= seed < 2**31:
+            raise UserError(f"seed: found {seed}, expected a number from 0 to 2**31 - 1")
+        if self.config.num_classes and labels is None:
+            labels = np.arange(count) % self.config.num_classes
+        description = (seed, self.latent_dim, self.config.prior)
+        return self._images(functools.partial(_draw, description), np.arange(count), labels, to_uint8)
+
+    def generate(self, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+        """z [n, latent_dim] -> images float32 [n, H, W, C] in [-1, 1]. A conditional network takes labels, int [n]."""
+        z = np.asarray(z, np.float32)
+        if z.ndim != 2 or z.shape[1] != self.latent_dim:
+            raise UserError(f"z: found the shape {z.shape}, expected (n, {self.latent_dim})")
+        return self._images(lambda chunk: chunk, z, labels, lambda images: np.asarray(images, np.float32))
+
+    def discriminate(self, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+        """images float [n, H, W, C] in [-1, 1] -> logits float32 [n], positive for real."""
+        return self._judge(_discriminate, images, labels)
+
+    def features(self, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+        """The probe's features, float32 [n, F]: images float [n, H, W, C] in [-1, 1].
+
+        The activations of all the discriminator's convolutions, each max-pooled to 4x4, flattened and joined
+        (section 5.1 of the paper).
+        """
+        return self._judge(_features, images, labels)
+
+    def _images(self, to_z: Callable, inputs: np.ndarray, labels: np.ndarray | None, convert: Callable) -> np.ndarray:
+        def run(chunk: Array, chunk_labels: Array | None) -> np.ndarray:
+            return convert(_generate(self.generator, self._generator_variables, to_z(chunk), chunk_labels))
+
+        return _in_chunks(run, inputs, self._check_labels(labels, len(inputs)))
+
+    def _judge(self, network: Callable, images: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+        shape = (*self.config.image_size, self.config.channels)
+        images = np.asarray(images)
+        if images.ndim != 4 or images.shape[1:] != shape:
+            raise UserError(f"images: found the shape {images.shape}, expected (n, {', '.join(map(str, shape))})")
+        if not np.issubdtype(images.dtype, np.floating):
+            raise UserError(f"images: found {images.dtype}, expected floats in [-1, 1]; divide uint8 by 127.5, less 1")
+
+        def run(chunk: Array, chunk_labels: Array | None) -> np.ndarray:
+            return np.asarray(network(self.discriminator, self._discriminator_variables, chunk, chunk_labels), np.float32)
+
+        return _in_chunks(run, images.astype(np.float32), self._check_labels(labels, len(images)))
+
+    def _check_labels(self, labels: np.ndarray | None, count: int) -> np.ndarray | None:
+        classes = self.config.num_classes
+        if not classes:
+            if labels is not None:
+                raise UserError("labels: found some, expected None: this network was trained without classes")
+            return None
+        labels = np.asarray(labels if labels is not None else [])
+        fits = labels.shape == (count,) and np.issubdtype(labels.dtype, np.integer)
+        if not fits or (count and not 0 <= labels.min() <= labels.max() < classes):
+            raise UserError(f"labels: expected {count} whole numbers from 0 to {classes - 1}, one an image")
+        return labels.astype(np.int32)
+
+
+def _in_chunks(run: Callable, inputs: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    results = []
+    count = len(inputs)
+    for start in range(0, max(count, 1), CHUNK):
+        # Indices past the end repeat the last entry; of no entry at all, zeros give the result its shape.
+        places = np.minimum(np.arange(start, start + CHUNK), count - 1)
+        chunk = inputs[places] if count else np.zeros((CHUNK, *inputs.shape[1:]), inputs.dtype)
+        chunk_labels = None if labels is None else (labels[places] if count else np.zeros(CHUNK, np.int32))
+        results.append(run(chunk, chunk_labels)[: max(count - start, 0)])
+    return np.concatenate(results)
+
+
+def to_uint8(images: Array | np.ndarray) -> np.ndarray:
+    """Images in [-1, 1] to uint8, the inverse of `steps.scale`."""
+    return np.clip(np.rint((np.asarray(images) + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def load(workdir: str | Path, step: int | None = None) -> TrainedGAN:
+    """The GAN of a run, from its newest checkpoint or that of `step`; one CPU suffices, whatever trained it.
+
+    Raises UserError where there is no such run or step.
+    """
+    tree, meta = checkpoint.read(workdir, step)
+    config = default_config()
+    config.update(meta["config"])
+    if config.dtype == "float64" and not jax.config.jax_enable_x64:
+        config.dtype = "float32"
+    return TrainedGAN(validate(config), tree)

@@ -1,0 +1,93 @@
+"""What a run shows: metrics.jsonl, TensorBoard, a progress bar, grids of images. Only process 0 has one."""
+
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from dcgan_jax.data.images import grid
+
+log = logging.getLogger("dcgan_jax")
+
+
+class Monitor:
+    """Writes to a run's folder, from `start_step` on.
+
+    Lines of metrics.jsonl beyond `start_step`, left by a run that ended without a checkpoint, are dropped: the same
+    steps are about to be written again.
+    """
+
+    def __init__(self, workdir: Path, *, start_step: int, num_steps: int, batch_size: int):
+        self._samples = workdir / "samples"
+        self._samples.mkdir(parents=True, exist_ok=True)
+        self._metrics = _open_metrics(workdir / "metrics.jsonl", start_step)
+        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+        self._batch_size = batch_size
+        self._num_steps = num_steps
+        # On a terminal a bar, elsewhere a line at each log.
+        self._bar = tqdm(total=num_steps, initial=start_step, unit="step", dynamic_ncols=True, disable=None)
+        self._since = (start_step, time.perf_counter())
+
+    def start_clock(self, step: int) -> None:
+        """Rates count from here: called once compilation is over."""
+        self._since = (step, time.perf_counter())
+
+    def advance(self) -> None:
+        """One more step is done."""
+        self._bar.update()
+
+    def metrics(self, step: int, values: dict[str, float]) -> None:
+        """Writes the metrics of one step, with the images a second since the last time."""
+        last_step, last_time = self._since
+        now = time.perf_counter()
+        rate = (step - last_step) * self._batch_size / (now - last_time) if step > last_step else 0.0
+        self._since = (step, now)
+        record = {"step": step} | values | {"images_per_sec": rate}
+        self._metrics.write(json.dumps(record) + "\n")
+        self._metrics.flush()
+        for name, value in record.items():
+            if name != "step":
+                self._tensorboard.add_scalar(name, value, step)
+        shown = {"d_loss": f"{values['d_loss']:.3f}", "g_loss": f"{values['g_loss']:.3f}", "images/s": f"{rate:.0f}"}
+        self._bar.set_postfix(shown)
+        if self._bar.disable:
+            left = (self._num_steps - step) * self._batch_size / rate if rate else float("nan")
+            text = "  ".join(f"{name} {value}" for name, value in shown.items())
+            remaining = f"  {tqdm.format_interval(left)} left" if rate else ""
+            print(f"step {step}/{self._num_steps}  {text}{remaining}", file=sys.stderr, flush=True)
+
+    def images(self, name: str, images: np.ndarray, step: int) -> None:
+        """Writes samples/NAME.png, a square grid of uint8 [N, H, W, C]."""
+        picture = grid(images)
+        picture.save(self._samples / f"{name}.png")
+        tag = "reals" if name == "reals" else "samples"
+        self._tensorboard.add_image(tag, np.atleast_3d(np.asarray(picture)), step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._bar.close()
+        self._metrics.close()
+        self._tensorboard.close()
+
+
+def _open_metrics(path: Path, start_step: int):
+    if path.exists():
+        lines = path.read_text().splitlines()
+        kept = [line for line in lines if _step_of(line) <= start_step]
+        if len(kept) < len(lines):
+            log.info("%s: dropping %d lines after step %d, to be written again", path, len(lines) - len(kept), start_step)
+            whole = path.with_suffix(".jsonl.new")
+            whole.write_text("".join(line + "\n" for line in kept))
+            whole.replace(path)
+    return path.open("a")
+
+
+def _step_of(line: str) -> float:
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return float("inf")  # a line cut short when the run was killed

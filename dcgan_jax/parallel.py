@@ -1,0 +1,59 @@
+"""The only file that knows pmap: states replicated over devices, batches shared out, steps mapped.
+
+A replicated state has a leading axis, one entry a local device, all of them equal.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from dcgan_jax.errors import UserError
+
+Tree = Any
+AXIS = "replica"
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raises UserError where the global batch does not divide among all devices of all processes."""
+    devices = jax.device_count()
+    if batch_size % devices:
+        below, above = batch_size // devices * devices, (batch_size // devices + 1) * devices
+        raise UserError(
+            f"config.batch_size: found {batch_size}, expected a multiple of the {devices} devices; "
+            f"try {below or above} or {above}"
+        )
+
+
+def replicate(tree: Tree) -> Tree:
+    """Arrays [...] to [local devices, ...], ready for a mapped step."""
+    devices = jax.local_device_count()
+    return jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (devices, *np.shape(x))), tree)
+
+
+def first_replica(tree: Tree) -> Tree:
+    """The first local replica as numpy arrays of their own, which no later step's donation can touch."""
+    return jax.tree.map(lambda x: np.array(x.addressable_data(0)[0]), tree)
+
+
+def shard(batch: Tree) -> Tree:
+    """This process's share of a batch, arrays [B, ...], to [local devices, B / local devices, ...]."""
+    devices = jax.local_device_count()
+    return jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), batch)
+
+
+def map_step(step: Callable) -> Callable:
+    """A step over all devices of all processes, whose first argument, the state, is donated.
+
+    Its results have the leading axis of a replicated state.
+    """
+    mapped = jax.pmap(step, axis_name=AXIS, donate_argnums=0)
+    if jax.default_backend() != "cpu" or jax.local_device_count() == 1:
+        return mapped
+
+    def waiting(*arguments: Any) -> Any:
+        # Virtual CPU devices share few cores; several steps in flight can starve one of a collective's participants.
+        return jax.block_until_ready(mapped(*arguments))
+
+    return waiting

@@ -1,0 +1,153 @@
+"""One update of both networks on one replica, and the rules of batch norm.
+
+1. Real and generated images pass through the discriminator in separate calls (section 3 of the paper).
+2. The discriminator's update leaves the generator's statistics alone, and the other way round.
+3. Images are made with running statistics, so that each depends on its z alone.
+4. The moving average averages parameters; its statistics are taken anew for them (`calibrate`).
+5. Statistics are taken over the global batch, so that one device and eight train the same network.
+
+These functions are pure. `axis_name` names the axis of the replicas; None is a single one.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from ml_collections import ConfigDict
+
+from dcgan_jax import latent, losses, models, state
+from dcgan_jax.state import GANState, NetworkState, Tree
+
+Batch = dict[str, Array]
+Metrics = dict[str, Array]
+
+CALIBRATION_BATCH = 128
+CALIBRATION_BATCHES = 16
+
+
+def scale(images: Array, dtype: jnp.dtype = jnp.float32) -> Array:
+    """uint8 images to [-1, 1]."""
+    return images.astype(dtype) / 127.5 - 1
+
+
+def make_train_step(
+    config: ConfigDict, axis_name: str | None = None
+) -> Callable[[GANState, Batch], tuple[GANState, Metrics]]:
+    """The train step of a validated configuration.
+
+    It takes the state and this replica's share of the batch, {'images': uint8 [B, H, W, C], and with classes
+    'labels': int [B]}, and returns the new state and scalars: `d_loss` and `g_loss` (nats), `d_real` and `d_fake` (the
+    discriminator's mean probability of 'real' for real and for generated images), each averaged over the replicas.
+
+    z is drawn once and the generator runs once; its images serve the discriminator's update and then, through the
+    updated discriminator, its own. With `fresh_z` the generator's update has a z of its own, as in the released code,
+    whose two networks learn from alternate batches.
+    """
+    generator, discriminator = models.from_config(config, axis_name)
+    generator_optimizer, discriminator_optimizer = state.optimizers(config)
+    dtype = jnp.promote_types(config.dtype, jnp.float32)
+
+    def over_replicas(tree: Tree) -> Tree:
+        return jax.lax.pmean(tree, axis_name) if axis_name else tree
+
+    def generate(network: NetworkState, z: Array, labels: Array | None):
+        def forward(params: Tree):
+            variables = {"params": params, "batch_stats": network.batch_stats}
+            images, updated = generator.apply(variables, z, labels, train=True, mutable=["batch_stats"])
+            return images, updated.get("batch_stats", {})
+
+        return jax.vjp(forward, network.params, has_aux=True)
+
+    def discriminate(network: NetworkState, params: Tree, images: Array, labels: Array | None):
+        variables = {"params": params, "batch_stats": network.batch_stats}
+        logits, updated = discriminator.apply(variables, images, labels, train=True, mutable=["batch_stats"])
+        return logits, updated.get("batch_stats", {})
+
+    def apply_gradients(network: NetworkState, gradients: Tree, batch_stats: Tree, optimizer) -> NetworkState:
+        updates, opt_state = optimizer.update(over_replicas(gradients), network.opt_state, network.params)
+        return NetworkState(optax.apply_updates(network.params, updates), over_replicas(batch_stats), opt_state)
+
+    def update_discriminator(network: NetworkState, images_real: Array, images_fake: Array, labels: Array | None):
+        def loss(params: Tree):
+            logits_real, stats_real = discriminate(network, params, images_real, labels)
+            logits_fake, stats_fake = discriminate(network, params, images_fake, labels)
+            # The running statistics describe both kinds of image alike.
+            stats = jax.tree.map(lambda real, fake: (real + fake) / 2, stats_real, stats_fake)
+            return losses.discriminator_loss(logits_real, logits_fake), (logits_real, logits_fake, stats)
+
+        (d_loss, (logits_real, logits_fake, stats)), gradients = jax.value_and_grad(loss, has_aux=True)(network.params)
+        metrics = {
+            "d_loss": d_loss,
+            "d_real": jnp.mean(jax.nn.sigmoid(logits_real)),
+            "d_fake": jnp.mean(jax.nn.sigmoid(logits_fake)),
+        }
+        return apply_gradients(network, gradients, stats, discriminator_optimizer), metrics
+
+    def update_generator(
+        network: NetworkState, opponent: NetworkState, images_fake: Array, pull_back, stats: Tree, labels: Array | None
+    ):
+        def loss(images: Array):
+            return losses.generator_loss(discriminate(opponent, opponent.params, images, labels)[0])
+
+        g_loss, cotangent = jax.value_and_grad(loss)(images_fake)
+        (gradients,) = pull_back(cotangent)
+        return apply_gradients(network, gradients, stats, generator_optimizer), {"g_loss": g_loss}
+
+    def train_step(current: GANState, batch: Batch) -> tuple[GANState, Metrics]:
+        labels = batch.get("labels")
+        batch_size = batch["images"].shape[0]
+        first = jax.lax.axis_index(axis_name) * batch_size if axis_name else 0
+        indices = first + jnp.arange(batch_size)
+        key = latent.key(config.seed, latent.TRAIN, current.step)
+
+        z = latent.draw(key, indices, config.latent_dim, config.prior)
+        images_fake, pull_back, generator_stats = generate(current.generator, z, labels)
+        discriminator_state, metrics = update_discriminator(
+            current.discriminator, scale(batch["images"], dtype), images_fake, labels
+        )
+        if config.fresh_z:
+            z = latent.draw(jax.random.fold_in(key, -1), indices, config.latent_dim, config.prior)
+            images_fake, pull_back, generator_stats = generate(current.generator, z, labels)
+        generator_state, generator_metrics = update_generator(
+            current.generator, discriminator_state, images_fake, pull_back, generator_stats, labels
+        )
+        ema_params = state.average(current.ema.params, generator_state.params, current.step, config.ema_decay)
+        updated = GANState(
+            step=current.step + 1,
+            generator=generator_state,
+            discriminator=discriminator_state,
+            ema=current.ema.replace(params=ema_params),
+        )
+        return updated, over_replicas(metrics | generator_metrics)
+
+    return train_step
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _batch_statistics(generator: models.Generator, variables: Tree, z: Array, labels: Array | None) -> Tree:
+    # With a momentum of 0 the new running statistics are the batch's own.
+    generator = generator.clone(norm_momentum=0.0, axis_name=None)
+    return generator.apply(variables, z, labels, train=True, mutable=["batch_stats"])[1]["batch_stats"]
+
+
+def calibrate(config: ConfigDict, ema: state.Average) -> state.Average:
+    """The moving average of the generator with batch statistics taken for its own parameters.
+
+    Averaged statistics would not fit averaged parameters: averaging shrinks the noise in the weights, and with it the
+    variance of what they compute. So they are the mean over 16 batches of 128 z, a function of parameters and seed,
+    on one device whatever the training ran on. Rule 4.
+    """
+    generator, _ = models.from_config(config)
+    key = latent.key(config.seed, latent.CALIBRATE)
+    total: Tree = None
+    for batch in range(CALIBRATION_BATCHES):
+        indices = batch * CALIBRATION_BATCH + jnp.arange(CALIBRATION_BATCH)
+        z = latent.draw(key, indices, config.latent_dim, config.prior)
+        labels = indices % config.num_classes if config.num_classes else None
+        variables = {"params": ema.params, "batch_stats": ema.batch_stats}
+        stats = _batch_statistics(generator, variables, z, labels)
+        total = stats if total is None else jax.tree.map(jnp.add, total, stats)
+    return ema.replace(batch_stats=jax.tree.map(lambda sum_: sum_ / CALIBRATION_BATCHES, total))

@@ -1,0 +1,228 @@
+"""Training from a configuration to a folder of checkpoints, metrics and samples: build, resume, loop. No maths."""
+
+import json
+import logging
+import math
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import serialization
+from ml_collections import ConfigDict
+
+from dcgan_jax import checkpoint, config as configuration, data, parallel, state as states, steps
+from dcgan_jax.errors import TrainingError, UserError
+from dcgan_jax.inference import TrainedGAN
+from dcgan_jax.monitor import Monitor
+from dcgan_jax.state import GANState
+
+log = logging.getLogger("dcgan_jax")
+
+GRID = 64  # images in a grid of samples
+
+
+class Preempted(Exception):
+    """Training was asked to stop and has saved everything; launchers exit with code 75."""
+
+
+def train(config: ConfigDict, workdir: str | Path) -> GANState:
+    """Trains to step `config.num_steps`, from the newest checkpoint in `workdir` where there is one.
+
+    Returns the final state, as numpy arrays of one replica. The same configuration and seed give the same state,
+    whether the run was interrupted or not.
+
+    Raises UserError before anything is compiled or written, TrainingError where a loss is not finite, and Preempted
+    after SIGTERM or SIGINT, with everything saved.
+    """
+    config, workdir = configuration.validate(config), Path(workdir)
+    if config.dtype == "float64" and not jax.config.jax_enable_x64:
+        raise UserError("config.dtype: found 'float64' without 64-bit JAX, expected 'float32'; or set JAX_ENABLE_X64=1")
+    parallel.check_batch_size(config.batch_size)
+    start = _check_workdir(workdir, config)
+    if start >= config.num_steps:
+        log.info("nothing to do: %s is at step %d of %d", workdir, start, config.num_steps)
+        checkpoints = checkpoint.Checkpoints(workdir, config.keep)
+        return checkpoints.restore(start, states.abstract(config))
+    log.info("resuming %s from step %d" if start else "starting %s at step %d", workdir, start)
+
+    image_set = data.load(config)
+    log.info("%d images of %s on %s", len(image_set.images), image_set.images.shape[1:], _devices())
+    workdir.mkdir(parents=True, exist_ok=True)
+    if jax.process_index() == 0:
+        (workdir / "config.json").write_text(config.to_json(indent=2) + "\n")
+    run = _Run(config, workdir, image_set)
+    try:
+        return run.train(start)
+    finally:
+        run.close()
+
+
+def _devices() -> str:
+    kind = jax.devices()[0].device_kind
+    return f"{jax.device_count()} device(s) ({kind}), {jax.process_count()} process(es)"
+
+
+def _check_workdir(workdir: Path, config: ConfigDict) -> int:
+    """The step to go on from. Raises UserError where the folder belongs to something else."""
+    available = checkpoint.steps(workdir)
+    record = workdir / "config.json"
+    if record.exists():
+        try:
+            old = json.loads(record.read_text())
+        except json.JSONDecodeError as error:
+            raise UserError(f"workdir: {str(record)!r} is not JSON ({error}); train in another --workdir") from error
+    elif available:
+        old = checkpoint.read(workdir, available[-1])[1]["config"]
+    else:
+        ours = [name for name in ("metrics.jsonl", "samples", "tensorboard") if (workdir / name).exists()]
+        if ours or (workdir.exists() and not workdir.is_dir()):
+            what = f"holds {ours[0]} but no config.json" if ours else "is a file"
+            raise UserError(f"workdir: {str(workdir)!r} {what}, expected a run or a new folder; pass another --workdir")
+        return 0
+    differing = configuration.differences(old, config.to_dict())
+    if differing:
+        raise UserError(
+            f"workdir: {str(workdir)!r} was written by another configuration ({'; '.join(differing)}); "
+            "pass another --workdir, or the old values"
+        )
+    return available[-1] if available else 0
+
+
+class _Run:
+    """One run of the loop, with what it holds open."""
+
+    def __init__(self, config: ConfigDict, workdir: Path, image_set: data.ImageSet):
+        self.config, self.workdir, self.image_set = config, workdir, image_set
+        self.checkpoints = checkpoint.Checkpoints(workdir, config.keep)
+        self.monitor: Monitor | None = None
+        self.batches = data.Batches(
+            image_set,
+            config.batch_size,
+            config.seed,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        self.meta = {
+            "config": json.loads(config.to_json()),
+            "versions": checkpoint.versions(),
+            "data": image_set.card,
+        }
+
+    def close(self) -> None:
+        self.checkpoints.close()
+        if self.monitor:
+            self.monitor.close()
+
+    def train(self, start: int) -> GANState:
+        config = self.config
+        if start:
+            self._check_data(self.checkpoints.meta(start)["data"])
+            host_state = self.checkpoints.restore(start, states.abstract(config))
+        else:
+            host_state = jax.device_get(states.create(config))
+        if jax.process_index() == 0:
+            self.monitor = Monitor(
+                self.workdir, start_step=start, num_steps=config.num_steps, batch_size=config.batch_size
+            )
+        if start == 0:
+            if self.monitor:
+                self.monitor.images("reals", self.image_set.images[:GRID], 0)
+            self._sample(0, self._calibrated(host_state))
+
+        train_step = parallel.map_step(steps.make_train_step(config, parallel.AXIS))
+        state = parallel.replicate(host_state)
+        pending: tuple[int, Any] | None = None
+        with _stop_requests() as stop_requested:
+            for step in range(start + 1, config.num_steps + 1):
+                state, metrics = train_step(state, parallel.shard(self.batches(step - 1)))
+                # The metrics of the step before: its numbers are there by now, and the device never waits for us.
+                if pending:
+                    self._report(*pending, start)
+                pending = (step, metrics)
+                stopping = stop_requested() is not None
+                sampling = step % config.sample_every == 0 or step == config.num_steps
+                saving = step % config.checkpoint_every == 0 or step == config.num_steps or stopping
+                if sampling or saving:
+                    self._report(*pending, start)
+                    pending = None
+                    host_state = self._calibrated(parallel.first_replica(state))
+                    if sampling:
+                        self._sample(step, host_state)
+                    if saving:
+                        self._save(step, host_state)
+                if stopping:
+                    self.checkpoints.wait()
+                    raise Preempted(f"stopped at step {step} on {stop_requested()}; the same command resumes")
+        self.checkpoints.wait()
+        return host_state
+
+    def _check_data(self, card: dict[str, Any]) -> None:
+        found, expected = self.image_set.card["count"], card["count"]
+        if found != expected:
+            raise UserError(
+                f"config.data: found {found} images, expected the {expected} that {str(self.workdir)!r} was trained "
+                "on; restore them, or train in another --workdir"
+            )
+        if self.image_set.card["crc32"] != card["crc32"]:
+            log.warning("the pixels of the images differ from those that this run was started with")
+
+    def _report(self, step: int, metrics: dict[str, jax.Array], start: int) -> None:
+        values = {name: float(value) for name, value in parallel.first_replica(metrics).items()}
+        if not all(map(math.isfinite, values.values())):
+            self._fail(step, ", ".join(f"{name} is {value}" for name, value in sorted(values.items())))
+        if not self.monitor:
+            return
+        if step == start + 1:
+            self.monitor.start_clock(step)
+        self.monitor.advance()
+        if step % self.config.log_every == 0 or step == self.config.num_steps:
+            epoch = step * self.config.batch_size / len(self.image_set.images)
+            self.monitor.metrics(step, values | {"epoch": round(epoch, 4)})
+
+    def _fail(self, step: int, what: str) -> None:
+        self.checkpoints.wait()
+        last = self.checkpoints.latest_step()
+        kept = f"the checkpoint of step {last} is the last good one" if last else "there is no checkpoint yet"
+        raise TrainingError(
+            f"step {step}: {what}; {kept}. Try lower learning rates (--config.discriminator_lr, --config.generator_lr), "
+            "another --config.seed, or --config.dtype=float32, in another --workdir"
+        )
+
+    def _calibrated(self, state: GANState) -> GANState:
+        """The state with batch statistics that fit the moving average (rule 4)."""
+        return state.replace(ema=jax.device_get(steps.calibrate(self.config, state.ema)))
+
+    def _sample(self, step: int, state: GANState) -> None:
+        if self.monitor:
+            gan = TrainedGAN(self.config, serialization.to_state_dict(state))
+            self.monitor.images(f"step_{step:08d}", gan.sample(GRID, self.config.seed), step)
+
+    def _save(self, step: int, state: GANState) -> None:
+        # A loss is finite a step longer than the weights that it came from.
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
+            self._fail(step, "the state holds numbers that are not finite")
+        self.checkpoints.save(step, state, self.meta)
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Any]:
+    """A function that tells the name of the signal that asked to stop, or None. A second Ctrl-C ends at once."""
+    received: list[str] = []
+
+    def receive(number: int, frame: Any) -> None:
+        received.append(signal.Signals(number).name)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    try:
+        previous = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # signals reach only the main thread; a notebook's worker thread trains without them
+        previous = {}
+    try:
+        yield lambda: received[0] if received else None
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

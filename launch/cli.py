@@ -1,0 +1,37 @@
+"""What all launchers share: flags and exit codes."""
+
+import logging
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+
+from dcgan_jax.errors import TrainingError, UserError
+
+USER_ERROR, FAILURE, STOPPED = 2, 1, 75
+
+
+def run(main: Callable[[], int | None], usage: str) -> None:
+    """Parses the flags, calls `main`, and exits: 0 done; 2 a mistake of the user's, told in one line; 1 a failure of
+    training; whatever else `main` returns.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("dcgan_jax").setLevel(logging.INFO)
+    sys.modules["__main__"].__doc__ = usage
+    app.define_help_flags()
+    try:
+        rest = flags.FLAGS(sys.argv)[1:]
+        if rest:
+            raise UserError(f"arguments: found {' '.join(rest)!r}, expected flags such as --NAME=VALUE; see --help")
+        sys.exit(main() or 0)
+    except (UserError, flags.Error) as error:
+        sys.exit(_complain(error, USER_ERROR))
+    except TrainingError as error:
+        sys.exit(_complain(error, FAILURE))
+
+
+def _complain(error: Exception, code: int) -> int:
+    # absl wraps what went wrong into several lines, the reason last.
+    text = str(error).strip()
+    print("error: " + (text if isinstance(error, (UserError, TrainingError)) else " ".join(text.split())), file=sys.stderr)
+    return code
