@@ -1,8 +1,8 @@
 """DCGAN (Radford, Metz, Chintala 2015) in JAX and Flax.
 
-    import dcgan_jax
-    gan = dcgan_jax.load("runs/celeba")
-    images = gan.sample(16, seed=0)
+import dcgan_jax
+gan = dcgan_jax.load("runs/celeba")
+images = gan.sample(16, seed=0)
 """
 
 from typing import TYPE_CHECKING, Any

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from flax import serialization
 
@@ -50,7 +49,8 @@ class Checkpoints:
 
         Raises UserError that names the first leaf that differs.
         """
-        tree = _restore(self._manager, step)["state"]
+        # Leaves were saved as numpy arrays and come back as such, whatever devices there are.
+        tree = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
         _check_leaves(tree, serialization.to_state_dict(expected))
         return serialization.from_state_dict(expected, tree)
 
@@ -87,26 +87,19 @@ def read(workdir: str | Path, step: int | None = None) -> tuple[Tree, dict[str, 
     if step not in available:
         listed = ", ".join(map(str, available))
         raise UserError(f"step: {where!r} has no checkpoint of step {step}, expected one of {listed}")
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    with ocp.CheckpointManager(Path(where).absolute() / "checkpoints", options=options, item_names=ITEMS) as manager:
-        restored = _restore(manager, step)
-    return restored["state"], restored["meta"]
+    directory = Path(where).absolute() / "checkpoints" / str(step)
+    # Without a manager, which would tidy up the folder: a run may be training in it.
+    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+        tree = reader.restore(directory / "state", args=ocp.args.StandardRestore())
+    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        meta = reader.restore(directory / "meta", args=ocp.args.JsonRestore())
+    return tree, meta
 
 
 def versions() -> dict[str, str]:
     """Versions of what shapes a result."""
     packages = ("dcgan_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
-
-
-def _restore(manager: ocp.CheckpointManager, step: int) -> Any:
-    # As numpy arrays the leaves do not depend on the devices that wrote them.
-    leaves = manager.item_metadata(step)["state"]
-    restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), dict(leaves.tree))
-    arguments = ocp.args.Composite(
-        state=ocp.args.PyTreeRestore(restore_args=restore_args), meta=ocp.args.JsonRestore()
-    )
-    return manager.restore(step, args=arguments)
 
 
 def _check_leaves(found: Tree, expected: Tree) -> None:
@@ -118,6 +111,6 @@ def _check_leaves(found: Tree, expected: Tree) -> None:
     for path in sorted(found.keys() | expected.keys()):
         if found.get(path) != expected.get(path):
             raise UserError(
-                f"checkpoint: leaf {path}: found {found.get(path, 'nothing')}, expected {expected.get(path, 'nothing')}; "
-                "train this configuration in another --workdir"
+                f"checkpoint: leaf {path}: found {found.get(path, 'nothing')}, expected "
+                f"{expected.get(path, 'nothing')}; train this configuration in another --workdir"
             )

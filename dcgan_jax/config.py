@@ -71,9 +71,7 @@ def default_config() -> ConfigDict:
 
 
 # Fields that a run may change when it is resumed: none of them alters what an already finished step computed.
-MAY_CHANGE = frozenset(
-    {"recipe", "num_steps", "log_every", "sample_every", "checkpoint_every", "keep", "data.path"}
-)
+MAY_CHANGE = frozenset({"recipe", "num_steps", "log_every", "sample_every", "checkpoint_every", "keep", "data.path"})
 
 
 def recipe(name: str = "default") -> ConfigDict:
@@ -104,7 +102,9 @@ def recipe(name: str = "default") -> ConfigDict:
         config.fresh_z = True
         config.ema_decay = 0.0
         return config
-    raise UserError(f"recipe: found {name!r}, expected one of 'default', 'paper', 'torch'; write configs/NAME.py:RECIPE")
+    raise UserError(
+        f"recipe: found {name!r}, expected one of 'default', 'paper', 'torch'; write configs/NAME.py:RECIPE"
+    )
 
 
 def layers(config: ConfigDict) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -160,12 +160,22 @@ def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def check_field(path: str) -> None:
+    """Raises UserError, with the nearest name, unless there is a field of this name, such as 'data.path'."""
+    fields, prefix = default_config().to_dict(), ""
+    for name in path.split("."):
+        if not isinstance(fields, dict) or name not in fields:
+            known = list(fields) if isinstance(fields, dict) else []
+            close = difflib.get_close_matches(name, known, n=1)
+            listed = f"expected one of {', '.join(known)}" if known else f"config.{prefix[:-1]} has no fields"
+            advice = f"did you mean config.{prefix}{close[0]}?" if close else listed
+            raise UserError(f"config.{path}: unknown field; {advice}")
+        fields, prefix = fields[name], f"{prefix}{name}."
+
+
 def _check_fields(found: dict[str, Any], expected: dict[str, Any], prefix: str) -> None:
     for name in found:
-        if name not in expected:
-            close = difflib.get_close_matches(name, expected, n=1)
-            advice = f"did you mean {prefix}{close[0]}?" if close else f"expected one of {', '.join(expected)}"
-            raise UserError(f"config.{prefix}{name}: unknown field; {advice}")
+        check_field(prefix + name)
     for name, default in expected.items():
         where = f"config.{prefix}{name}"
         if name not in found:
@@ -192,10 +202,21 @@ def _check_values(config: ConfigDict) -> None:
             value = config.data[name[5:]] if name.startswith("data.") else config[name]
             raise UserError(f"config.{name}: found {value!r}, expected {expected}")
 
-    need("image_size", len(config.image_size) == 2 and min(config.image_size) >= 1, "height,width in pixels, or one side")
+    need(
+        "image_size", len(config.image_size) == 2 and min(config.image_size) >= 1, "height,width in pixels, or one side"
+    )
     need("channels", config.channels in (1, 3), "1 (grey) or 3 (colour)")
     need("num_classes", config.num_classes == 0 or config.num_classes >= 2, "0 (no labels) or at least 2")
-    for name in ("width", "kernel_size", "latent_dim", "batch_size", "log_every", "sample_every", "checkpoint_every", "keep"):
+    for name in (
+        "width",
+        "kernel_size",
+        "latent_dim",
+        "batch_size",
+        "log_every",
+        "sample_every",
+        "checkpoint_every",
+        "keep",
+    ):
         need(name, config[name] >= 1, "at least 1")
     for name in ("num_steps", "lr_decay_steps", "seed"):
         need(name, config[name] >= 0, "0 or more")

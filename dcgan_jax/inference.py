@@ -121,7 +121,9 @@ class TrainedGAN:
             raise UserError(f"images: found {images.dtype}, expected floats in [-1, 1]; divide uint8 by 127.5, less 1")
 
         def run(chunk: Array, chunk_labels: Array | None) -> np.ndarray:
-            return np.asarray(network(self.discriminator, self._discriminator_variables, chunk, chunk_labels), np.float32)
+            return np.asarray(
+                network(self.discriminator, self._discriminator_variables, chunk, chunk_labels), np.float32
+            )
 
         return _in_chunks(run, images.astype(np.float32), self._check_labels(labels, len(images)))
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-# Streams of randomness: what a key is for.
-INIT, TRAIN, SAMPLE, CALIBRATE = range(4)
+# Streams of randomness: what a key is for. FRESH is the generator's own z where it does not share the discriminator's.
+INIT, TRAIN, FRESH, SAMPLE, CALIBRATE = range(5)
 
 
 def key(seed: int, stream: int, step: int | Array = 0) -> Array:

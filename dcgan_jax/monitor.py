@@ -34,7 +34,7 @@ class Monitor:
         self._since = (start_step, time.perf_counter())
 
     def start_clock(self, step: int) -> None:
-        """Rates count from here: called once compilation is over."""
+        """Rates count from here: called after the first step, when compilation is over."""
         self._since = (step, time.perf_counter())
 
     def advance(self) -> None:
@@ -79,7 +79,9 @@ def _open_metrics(path: Path, start_step: int):
         lines = path.read_text().splitlines()
         kept = [line for line in lines if _step_of(line) <= start_step]
         if len(kept) < len(lines):
-            log.info("%s: dropping %d lines after step %d, to be written again", path, len(lines) - len(kept), start_step)
+            log.info(
+                "%s: dropping %d lines after step %d, to be written again", path, len(lines) - len(kept), start_step
+            )
             whole = path.with_suffix(".jsonl.new")
             whole.write_text("".join(line + "\n" for line in kept))
             whole.replace(path)

@@ -101,16 +101,17 @@ def make_train_step(
         batch_size = batch["images"].shape[0]
         first = jax.lax.axis_index(axis_name) * batch_size if axis_name else 0
         indices = first + jnp.arange(batch_size)
-        key = latent.key(config.seed, latent.TRAIN, current.step)
 
-        z = latent.draw(key, indices, config.latent_dim, config.prior)
-        images_fake, pull_back, generator_stats = generate(current.generator, z, labels)
+        def forward(stream: int):
+            key = latent.key(config.seed, stream, current.step)
+            return generate(current.generator, latent.draw(key, indices, config.latent_dim, config.prior), labels)
+
+        images_fake, pull_back, generator_stats = forward(latent.TRAIN)
         discriminator_state, metrics = update_discriminator(
             current.discriminator, scale(batch["images"], dtype), images_fake, labels
         )
         if config.fresh_z:
-            z = latent.draw(jax.random.fold_in(key, -1), indices, config.latent_dim, config.prior)
-            images_fake, pull_back, generator_stats = generate(current.generator, z, labels)
+            images_fake, pull_back, generator_stats = forward(latent.FRESH)
         generator_state, generator_metrics = update_generator(
             current.generator, discriminator_state, images_fake, pull_back, generator_stats, labels
         )

@@ -14,7 +14,9 @@ import numpy as np
 from flax import serialization
 from ml_collections import ConfigDict
 
-from dcgan_jax import checkpoint, config as configuration, data, parallel, state as states, steps
+from dcgan_jax import checkpoint, data, parallel, steps
+from dcgan_jax import config as configuration
+from dcgan_jax import state as states
 from dcgan_jax.errors import TrainingError, UserError
 from dcgan_jax.inference import TrainedGAN
 from dcgan_jax.monitor import Monitor
@@ -176,10 +178,11 @@ class _Run:
             self._fail(step, ", ".join(f"{name} is {value}" for name, value in sorted(values.items())))
         if not self.monitor:
             return
-        if step == start + 1:
-            self.monitor.start_clock(step)
         self.monitor.advance()
-        if step % self.config.log_every == 0 or step == self.config.num_steps:
+        logging_now = step % self.config.log_every == 0 or step == self.config.num_steps
+        if step == start + 1 and not logging_now:
+            self.monitor.start_clock(step)
+        if logging_now:
             epoch = step * self.config.batch_size / len(self.image_set.images)
             self.monitor.metrics(step, values | {"epoch": round(epoch, 4)})
 
@@ -188,8 +191,8 @@ class _Run:
         last = self.checkpoints.latest_step()
         kept = f"the checkpoint of step {last} is the last good one" if last else "there is no checkpoint yet"
         raise TrainingError(
-            f"step {step}: {what}; {kept}. Try lower learning rates (--config.discriminator_lr, --config.generator_lr), "
-            "another --config.seed, or --config.dtype=float32, in another --workdir"
+            f"step {step}: {what}; {kept}. Try lower learning rates (--config.discriminator_lr, "
+            "--config.generator_lr), another --config.seed, or --config.dtype=float32, in another --workdir"
         )
 
     def _calibrated(self, state: GANState) -> GANState:

@@ -4,22 +4,25 @@ import logging
 import sys
 from collections.abc import Callable
 
-from absl import app, flags
+from absl import flags
 
 from dcgan_jax.errors import TrainingError, UserError
 
 USER_ERROR, FAILURE, STOPPED = 2, 1, 75
 
 
-def run(main: Callable[[], int | None], usage: str) -> None:
+def run(main: Callable[[], int | None], usage: str, *, check: Callable[[list[str]], None] | None = None) -> None:
     """Parses the flags, calls `main`, and exits: 0 done; 2 a mistake of the user's, told in one line; 1 a failure of
-    training; whatever else `main` returns.
+    training; whatever else `main` returns. `check` sees the arguments before absl does.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("dcgan_jax").setLevel(logging.INFO)
-    sys.modules["__main__"].__doc__ = usage
-    app.define_help_flags()
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(usage + "\n" + flags.FLAGS.main_module_help())
+        sys.exit(0)
     try:
+        if check:
+            check(sys.argv[1:])
         rest = flags.FLAGS(sys.argv)[1:]
         if rest:
             raise UserError(f"arguments: found {' '.join(rest)!r}, expected flags such as --NAME=VALUE; see --help")
@@ -33,5 +36,7 @@ def run(main: Callable[[], int | None], usage: str) -> None:
 def _complain(error: Exception, code: int) -> int:
     # absl wraps what went wrong into several lines, the reason last.
     text = str(error).strip()
-    print("error: " + (text if isinstance(error, (UserError, TrainingError)) else " ".join(text.split())), file=sys.stderr)
+    print(
+        "error: " + (text if isinstance(error, (UserError, TrainingError)) else " ".join(text.split())), file=sys.stderr
+    )
     return code

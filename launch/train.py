@@ -9,13 +9,32 @@ import cli
 from absl import flags
 from ml_collections import config_flags
 
+from dcgan_jax.config import check_field
+from dcgan_jax.errors import UserError
+
 CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py or configs/NAME.py:RECIPE")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; runs/NAME by default")
 
 
+def check(arguments: list[str]) -> None:
+    """Finds the mistakes in --config and --config.KEY that would end in a traceback of config_flags."""
+    for argument in arguments:
+        name, _, value = argument.lstrip("-").partition("=")
+        if name.startswith("config."):
+            check_field(name.removeprefix("config."))
+        if name == "config" and value:
+            path = Path(value.partition(":")[0])
+            if not path.is_file():
+                known = ", ".join(sorted(map(str, Path("configs").glob("*.py")))) or "a file with get_config()"
+                raise UserError(f"--config: {str(path)!r} does not exist, expected a file such as {known}")
+            if "def get_config(" not in path.read_text():
+                raise UserError(
+                    f"--config: {str(path)!r} does not define get_config(), expected a file like configs/digits.py"
+                )
+
+
 def main() -> int:
-    from dcgan_jax.errors import UserError
-    from dcgan_jax.train import Preempted, train
+    from dcgan_jax.train import Preempted, train  # after the flags are checked: JAX takes a second to import
 
     if CONFIG.value is None:
         raise UserError("--config: missing, expected configs/NAME.py or configs/NAME.py:RECIPE")
@@ -30,4 +49,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__)
+    cli.run(main, __doc__, check=check)

@@ -120,7 +120,9 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
     shape = tuple(int(size) for size in np.frombuffer(content[4:header], ">u4"))
     expected, found = int(np.prod(shape)), len(content) - header
     if found != expected:
-        raise UserError(f"config.data.path: {str(path)!r} holds {found} bytes of data, expected {expected}; fetch it again")
+        raise UserError(
+            f"config.data.path: {str(path)!r} holds {found} bytes of data, expected {expected}; fetch it again"
+        )
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 

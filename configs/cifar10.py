@@ -1,0 +1,26 @@
+"""CIFAR-10, 32x32 colour.
+
+    python launch/train.py --config=configs/cifar10.py
+    python launch/train.py --config=configs/cifar10.py --config.data.source=folder --config.data.path=FOLDER
+
+The first reads tfds's copy, which needs the extra `tfds` to be prepared; the second a folder of the training images.
+
+`cifar10.py:paper` is the network that the paper trained on ImageNet at this size and probed on CIFAR-10 (table 1): 3x3
+kernels, strides 1 and 2 in turn, z of 256.
+"""
+
+from dcgan_jax import config as configuration
+
+
+def get_config(recipe: str = "default"):
+    config = configuration.recipe(recipe)
+    config.image_size = (32, 32)
+    config.data.source = "tfds"
+    config.data.name = "cifar10"
+    config.num_steps = 50_000
+    if recipe == "paper":
+        config.features = (128, 128, 256, 256, 512, 512)
+        config.strides = (1, 2, 1, 2, 1, 2)
+        config.kernel_size = 3
+        config.latent_dim = 256
+    return config

@@ -1,0 +1,20 @@
+"""Your own images: a folder of them, any nesting, any mix of sizes and kinds.
+
+    python launch/train.py --config=configs/folder.py --workdir=runs/mine --config.data.path=FOLDER
+
+Each is turned upright, cropped to the middle and resized. What you may want to change:
+
+    --config.image_size=128      a square; 96,64 is a height and a width. Layers are added as the size asks for
+    --config.channels=1          grey
+    --config.num_classes=10      condition on the label, the first-level folder that holds the image
+    --config.width=32            a narrower network, four times as fast
+"""
+
+from dcgan_jax import config as configuration
+
+
+def get_config(recipe: str = "default"):
+    config = configuration.recipe(recipe)
+    config.data.source = "folder"
+    config.num_steps = 20_000
+    return config

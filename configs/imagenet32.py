@@ -1,0 +1,23 @@
+"""ImageNet-1k at 32x32, as in section 4.3 of the paper.
+
+    python launch/train.py --config=configs/imagenet32.py
+
+`imagenet32.py:paper` is the released network, the same as `cifar10.py:paper`; the paper trained for 30 epochs of 1.28
+million images.
+"""
+
+from dcgan_jax import config as configuration
+
+
+def get_config(recipe: str = "default"):
+    config = configuration.recipe(recipe)
+    config.image_size = (32, 32)
+    config.data.source = "tfds"
+    config.data.name = "imagenet_resized/32x32"
+    config.num_steps = 300_000
+    if recipe == "paper":
+        config.features = (128, 128, 256, 256, 512, 512)
+        config.strides = (1, 2, 1, 2, 1, 2)
+        config.kernel_size = 3
+        config.latent_dim = 256
+    return config

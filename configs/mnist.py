@@ -1,0 +1,31 @@
+"""Handwritten digits, 28x28, conditional on the label (section 5.3 of the paper).
+
+    python launch/train.py --config=configs/mnist.py --config.data.path=FOLDER
+
+FOLDER holds train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz.
+
+`mnist.py:paper` is the released network: labels joined at every layer, hidden dense layers of 1024, sigmoid output,
+batch norm without gain and bias, L2 2.5e-5. It was trained for 100 epochs of 50,000 images and another 100 in which the
+learning rate falls to zero, each network on every other batch of 128: 39,000 updates of each, half of them in decay.
+"""
+
+from dcgan_jax import config as configuration
+
+
+def get_config(recipe: str = "default"):
+    config = configuration.recipe(recipe)
+    config.image_size = (28, 28)
+    config.channels = 1
+    config.num_classes = 10
+    config.data.source = "idx"
+    config.data.path = "data/mnist"
+    config.num_steps = 20_000
+    if recipe == "paper":
+        config.features = (64, 128)
+        config.dense = (1024,)
+        config.output = "sigmoid"
+        config.norm_affine = False
+        config.l2 = 2.5e-5
+        config.num_steps = 39_000
+        config.lr_decay_steps = 19_500
+    return config

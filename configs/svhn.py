@@ -1,0 +1,24 @@
+"""Street View House Numbers, 32x32 colour, as in section 5.2 of the paper.
+
+    python launch/train.py --config=configs/svhn.py
+
+`svhn.py:paper` is the network whose weights the authors released: width 64, Gaussian z, learning rate 5e-4, batches of
+64.
+"""
+
+from dcgan_jax import config as configuration
+
+
+def get_config(recipe: str = "default"):
+    config = configuration.recipe(recipe)
+    config.image_size = (32, 32)
+    config.data.source = "tfds"
+    config.data.name = "svhn_cropped"
+    config.num_steps = 50_000
+    if recipe == "paper":
+        config.width = 64
+        config.prior = "normal"
+        config.generator_lr = 5e-4
+        config.discriminator_lr = 5e-4
+        config.batch_size = 64
+    return config

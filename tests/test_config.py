@@ -1,0 +1,103 @@
+"""A mistake in a configuration is found before anything happens, and told in one line."""
+
+import pytest
+
+from dcgan_jax import config as configuration
+from dcgan_jax.errors import UserError
+
+
+def changed(**fields):
+    config = configuration.default_config()
+    with config.unlocked():
+        config.update(fields)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"generater_lr": 1.0}, "config.generater_lr: unknown field; did you mean config.generator_lr?"),
+        ({"data": {"pth": "x"}}, "config.data.pth: unknown field; did you mean config.data.path?"),
+        ({"image_size": (50, 50)}, "found (50, 50), expected multiples of 8"),
+        ({"image_size": (64, 64, 64)}, "height,width"),
+        ({"image_size": (0,)}, "height,width"),
+        ({"image_size": (96, 50)}, "try 96,48"),
+        ({"channels": 4}, "1 (grey) or 3 (colour)"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"generator_lr": -1.0}, "above 0"),
+        ({"generator_lr": float("nan")}, "above 0"),
+        ({"b1": 1.0}, "[0, 1)"),
+        ({"dtype": "float16"}, "'bfloat16'"),
+        ({"prior": "gauss"}, "'normal', 'uniform'"),
+        ({"data": {"source": "web"}}, "config.data.source: found 'web'"),
+        ({"kernel_size": 1}, "config.kernel_size"),
+        ({"strides": (1, 2)}, "expected an odd kernel"),
+        ({"strides": (2, 2), "features": (4, 4, 4)}, "found 2 strides for 3 layers"),
+        ({"num_classes": 1}, "0 (no labels) or at least 2"),
+        ({"lr_decay_steps": 30_000}, "at most num_steps"),
+        ({"width": 2.5}, "a whole number"),
+        ({"seed": 2**31}, "less than 2**31"),
+        ({"batch_size": True}, "a whole number"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(fields, told):
+    config = changed()
+    with config.unlocked():
+        for name, value in fields.items():
+            if isinstance(value, dict):
+                config[name].update(value)
+            else:
+                config.pop(name, None)  # or ConfigDict would refuse another type
+                config[name] = value
+    with pytest.raises(UserError) as error:
+        configuration.validate(config)
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_field_is_told():
+    config = changed()
+    with config.unlocked():
+        del config["b1"]
+    with pytest.raises(UserError, match=r"config\.b1: missing"):
+        configuration.validate(config)
+
+
+def test_one_number_is_a_square_and_the_original_stays_as_it_was():
+    config = changed(image_size=(32,))
+    assert configuration.validate(config).image_size == (32, 32)
+    assert config.image_size == (32,)
+
+
+@pytest.mark.parametrize("name", ["default", "paper", "torch"])
+def test_recipes_are_valid(name):
+    assert configuration.validate(configuration.recipe(name)).recipe == name
+
+
+def test_an_unknown_recipe_lists_those_there_are():
+    with pytest.raises(UserError, match="'default', 'paper', 'torch'"):
+        configuration.recipe("papr")
+
+
+@pytest.mark.parametrize(
+    ("size", "width", "features"),
+    [((64, 64), 128, (128, 256, 512, 1024)), ((28, 28), 64, (64, 128)), ((32, 32), 64, (64, 128, 256)),
+     ((256, 256), 64, (64, 128, 256, 512, 512, 512)), ((96, 64), 64, (64, 128, 256, 512))],
+)  # fmt: skip
+def test_layers_follow_from_the_size(size, width, features):
+    assert configuration.layers(changed(image_size=size, width=width)) == (features, (2,) * len(features))
+
+
+def test_differences_name_what_a_resumed_run_may_not_change():
+    old, new = changed().to_dict(), changed(num_steps=7, keep=9, width=32, image_size=(32, 32)).to_dict()
+    assert configuration.differences(old, new) == [
+        "image_size: (64, 64) there, (32, 32) here",
+        "width: 64 there, 32 here",
+    ]
+    as_json = old | {"image_size": [64, 64], "features": []}
+    assert configuration.differences(as_json, changed().to_dict()) == []
+
+
+def test_a_run_with_decay_may_not_change_its_length():
+    old, new = (changed(lr_decay_steps=5, num_steps=n).to_dict() for n in (10, 20))
+    assert configuration.differences(old, new) == ["num_steps: 10 there, 20 here"]

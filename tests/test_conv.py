@@ -1,0 +1,113 @@
+"""The convolutions against their definition as sums, in float64: values, gradients, second derivatives."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dcgan_jax import conv as convolutions
+
+SHAPES = [(5, 2), (4, 2), (3, 1), (3, 2), (5, 1), (6, 3)]  # (kernel, stride)
+parametrize = pytest.mark.parametrize(("kernel_size", "stride"), SHAPES)
+
+
+@pytest.fixture(autouse=True)
+def _float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def plain(images, kernel, stride):
+    """Definition of the strided convolution: a matrix product for each position of the kernel."""
+    kernel_size, pad = kernel.shape[0], -(-(kernel.shape[0] - stride) // 2)
+    height, width = images.shape[1] // stride, images.shape[2] // stride
+    padded = jnp.pad(images, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    total = 0.0
+    for i in range(kernel_size):
+        for j in range(kernel_size):
+            window = padded[:, i : i + height * stride : stride, j : j + width * stride : stride][:, :height, :width]
+            total = total + window @ kernel[i, j]
+    return total
+
+
+def plain_transpose(maps, kernel, stride):
+    """Definition of the fractionally-strided convolution: every map entry spreads the kernel over the images."""
+    kernel_size, pad = kernel.shape[0], -(-(kernel.shape[0] - stride) // 2)
+    batch, height, width, _ = maps.shape
+    extent = (height * stride + kernel_size, width * stride + kernel_size)
+    canvas = jnp.zeros((batch, *extent, kernel.shape[2]), maps.dtype)
+    for i in range(kernel_size):
+        for j in range(kernel_size):
+            rows, columns = i + stride * np.arange(height), j + stride * np.arange(width)
+            canvas = canvas.at[:, rows[:, None], columns].add(maps @ kernel[i, j].T)
+    return canvas[:, pad : pad + height * stride, pad : pad + width * stride]
+
+
+def arrays(kernel_size, stride):
+    keys = jax.random.split(jax.random.key(0), 3)
+    images = jax.random.normal(keys[0], (2, 4 * stride, 3 * stride, 3))
+    kernel = jax.random.normal(keys[1], (kernel_size, kernel_size, 3, 4))
+    maps = jax.random.normal(keys[2], (2, 4, 3, 4))
+    return images, kernel, maps
+
+
+@parametrize
+def test_values_equal_the_definition(kernel_size, stride):
+    images, kernel, maps = arrays(kernel_size, stride)
+    np.testing.assert_allclose(convolutions.conv(images, kernel, stride), plain(images, kernel, stride), atol=1e-12)
+    np.testing.assert_allclose(
+        convolutions.conv_transpose(maps, kernel, stride), plain_transpose(maps, kernel, stride), atol=1e-12
+    )
+
+
+@parametrize
+def test_conv_transpose_is_the_adjoint(kernel_size, stride):
+    images, kernel, maps = arrays(kernel_size, stride)
+    forwards = jnp.vdot(convolutions.conv(images, kernel, stride), maps)
+    backwards = jnp.vdot(images, convolutions.conv_transpose(maps, kernel, stride))
+    np.testing.assert_allclose(forwards, backwards, rtol=1e-12)
+
+
+@parametrize
+@pytest.mark.parametrize("transpose", [False, True])
+def test_gradients_equal_those_of_the_definition(kernel_size, stride, transpose):
+    images, kernel, maps = arrays(kernel_size, stride)
+    ours, definition = (convolutions.conv_transpose, plain_transpose) if transpose else (convolutions.conv, plain)
+    x = maps if transpose else images
+
+    def loss(function):
+        return lambda x, kernel: jnp.sum(jnp.sin(function(x, kernel, stride)))
+
+    for ours_, theirs in zip(
+        jax.jit(jax.grad(loss(ours), (0, 1)))(x, kernel),
+        jax.jit(jax.grad(loss(definition), (0, 1)))(x, kernel),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours_, theirs, atol=1e-11)
+
+
+@parametrize
+@pytest.mark.parametrize("transpose", [False, True])
+def test_second_derivatives_equal_those_of_the_definition(kernel_size, stride, transpose):
+    images, kernel, maps = arrays(kernel_size, stride)
+    ours, definition = (convolutions.conv_transpose, plain_transpose) if transpose else (convolutions.conv, plain)
+    x = maps if transpose else images
+
+    def penalty(function):
+        def squared_norm_of_gradients(x, kernel):
+            slopes = jax.grad(lambda x, k: jnp.sum(jnp.sin(function(x, k, stride))), (0, 1))(x, kernel)
+            return sum(jnp.sum(jnp.square(slope)) for slope in slopes)
+
+        return squared_norm_of_gradients
+
+    for ours_, theirs in zip(
+        jax.jit(jax.grad(penalty(ours), (0, 1)))(x, kernel),
+        jax.jit(jax.grad(penalty(definition), (0, 1)))(x, kernel),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours_, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_padding_is_that_of_the_papers_code():
+    # 5x5 with stride 2 pads 2 on each side; XLA's 'SAME' pads 1 before and 2 behind.
+    assert [convolutions.padding(*shape) for shape in [(5, 2), (4, 2), (3, 1), (3, 2)]] == [2, 1, 1, 1]

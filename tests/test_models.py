@@ -1,0 +1,229 @@
+"""Every architecture of the paper's table by its numbers, and what batch norm may and may not do."""
+
+import importlib.util
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from dcgan_jax import config as configuration
+from dcgan_jax import models, state
+from dcgan_jax.models import BatchNorm, Discriminator, Generator
+
+
+def from_file(name, recipe, **fields):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(recipe)
+    config.update(fields)
+    return configuration.validate(config)
+
+
+def count(params):
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+# Counted by hand from the table: weights of each layer, then gains and biases of batch norm.
+LSUN_GENERATOR = (
+    100 * 4 * 4 * 1024 + 2 * 4 * 4 * 1024  # z to 4x4x1024, a gain and a bias for each unit
+    + 5 * 5 * (1024 * 512 + 512 * 256 + 256 * 128 + 128 * 3)
+    + 2 * (512 + 256 + 128)
+)  # fmt: skip
+LSUN_DISCRIMINATOR = (
+    5 * 5 * (3 * 128 + 128 * 256 + 256 * 512 + 512 * 1024) + 2 * (256 + 512 + 1024) + 4 * 4 * 1024 * 1
+)  # fmt: skip
+IMAGENET_GENERATOR = (
+    256 * 4 * 4 * 512 + 2 * 4 * 4 * 512
+    + 3 * 3 * (512 * 512 + 512 * 256 + 256 * 256 + 256 * 128 + 128 * 128 + 128 * 3)
+    + 2 * (512 + 256 + 256 + 128 + 128)
+)  # fmt: skip
+IMAGENET_DISCRIMINATOR = (
+    3 * 3 * (3 * 128 + 128 * 128 + 128 * 256 + 256 * 256 + 256 * 512 + 512 * 512)
+    + 2 * (128 + 256 + 256 + 512 + 512)
+    + 4 * 4 * 512 * 1
+)  # fmt: skip
+SVHN_GENERATOR = (
+    100 * 4 * 4 * 256 + 2 * 4 * 4 * 256 + 5 * 5 * (256 * 128 + 128 * 64 + 64 * 3) + 2 * (128 + 64)
+)  # fmt: skip
+SVHN_DISCRIMINATOR = 5 * 5 * (3 * 64 + 64 * 128 + 128 * 256) + 2 * (128 + 256) + 4 * 4 * 256 * 1
+# Ten labels joined at every layer; batch norm without gain and bias.
+MNIST_GENERATOR = (
+    (100 + 10) * 1024 + (1024 + 10) * 7 * 7 * 128 + 5 * 5 * ((128 + 10) * 64 + (64 + 10) * 1)
+)  # fmt: skip
+MNIST_DISCRIMINATOR = (
+    5 * 5 * ((1 + 10) * 64 + (64 + 10) * 128) + (7 * 7 * 128 + 10) * 1024 + (1024 + 10) * 1
+)  # fmt: skip
+# The port: z to 4x4x512 with one gain a channel.
+TORCH_GENERATOR = (
+    100 * 4 * 4 * 512 + 2 * 512 + 4 * 4 * (512 * 256 + 256 * 128 + 128 * 64 + 64 * 3) + 2 * (256 + 128 + 64)
+)  # fmt: skip
+TORCH_DISCRIMINATOR = (
+    4 * 4 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512) + 2 * (128 + 256 + 512) + 4 * 4 * 512 * 1
+)  # fmt: skip
+
+TABLE = [
+    ("lsun", "paper", (64, 64, 3), 100, LSUN_GENERATOR, LSUN_DISCRIMINATOR),
+    ("celeba", "paper", (64, 64, 3), 100, LSUN_GENERATOR, LSUN_DISCRIMINATOR),
+    ("celeba", "default", (64, 64, 3), 100, LSUN_GENERATOR, LSUN_DISCRIMINATOR),
+    ("imagenet32", "paper", (32, 32, 3), 256, IMAGENET_GENERATOR, IMAGENET_DISCRIMINATOR),
+    ("cifar10", "paper", (32, 32, 3), 256, IMAGENET_GENERATOR, IMAGENET_DISCRIMINATOR),
+    ("svhn", "paper", (32, 32, 3), 100, SVHN_GENERATOR, SVHN_DISCRIMINATOR),
+    ("mnist", "paper", (28, 28, 1), 100, MNIST_GENERATOR, MNIST_DISCRIMINATOR),
+    ("celeba", "torch", (64, 64, 3), 100, TORCH_GENERATOR, TORCH_DISCRIMINATOR),
+]
+
+
+@pytest.mark.parametrize(("name", "recipe", "shape", "latent_dim", "generator", "discriminator"), TABLE)
+def test_architectures_of_the_table(name, recipe, shape, latent_dim, generator, discriminator):
+    config = from_file(name, recipe)
+    networks = state.abstract(config)
+    assert config.latent_dim == latent_dim
+    assert count(networks.generator.params) == generator
+    assert count(networks.discriminator.params) == discriminator
+    assert outputs(config) == ((5, *shape), (5,))
+
+
+def outputs(config):
+    """Shapes of the images and of the logits for five z."""
+    generator, discriminator = models.from_config(config)
+    networks = state.abstract(config)
+    labels = jax.ShapeDtypeStruct((5,), jnp.int32) if config.num_classes else None
+
+    def run(networks, z, labels):
+        images = generator.apply(variables(networks.generator), z, labels)
+        return images, discriminator.apply(variables(networks.discriminator), images, labels)
+
+    z = jax.ShapeDtypeStruct((5, config.latent_dim), jnp.float32)
+    images, logits = jax.eval_shape(run, networks, z, labels)
+    return images.shape, logits.shape
+
+
+def variables(network):
+    return {"params": network.params, "batch_stats": network.batch_stats}
+
+
+@pytest.mark.parametrize(
+    ("image_size", "channels", "first_map"),
+    [((128, 128), 3, (4, 4)), ((256, 256), 3, (4, 4)), ((96, 64), 3, (6, 4)), ((64, 64), 1, (4, 4)),
+     ((28, 28), 1, (7, 7)), ((48, 80), 1, (6, 10)), ((4, 4), 3, (2, 2))],
+)  # fmt: skip
+def test_sizes_beyond_the_table(image_size, channels, first_map):
+    config = configuration.default_config()
+    config.update(dict(image_size=image_size, channels=channels, width=8))
+    config = configuration.validate(config)
+    assert outputs(config)[0] == (5, *image_size, channels)
+    features, _ = configuration.layers(config)
+    project = state.abstract(config).generator.params["project"]["kernel"]
+    assert project.shape == (100, first_map[0] * first_map[1] * features[-1])
+
+
+def test_paper_recipe_is_the_papers():
+    config = from_file("celeba", "paper")
+    fields = "b1 b2 l2 generator_lr discriminator_lr batch_size prior norm_epsilon kernel_size width fresh_z ema_decay"
+    assert [config[name] for name in fields.split()] == [
+        0.5, 0.999, 1e-5, 2e-4, 2e-4, 128, "uniform", 1e-8, 5, 128, True, 0.0,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", ["default", "paper"])
+def test_no_bias_and_no_batch_norm_at_the_edges(recipe):
+    networks = state.abstract(from_file("celeba", recipe))
+    assert "norm_0" not in networks.discriminator.params
+    assert "norm_3" not in networks.generator.params
+    biases = [path for path, _ in jax.tree_util.tree_leaves_with_path(networks.generator.params) if "bias" in str(path)]
+    assert all("norm" in str(path) for path in biases)
+
+
+def test_weights_are_drawn_as_in_the_paper(tiny):
+    networks = state.create(tiny(width=64))
+    assert np.std(networks.generator.params["project"]["kernel"]) == pytest.approx(0.02, rel=0.05)
+    assert np.std(networks.discriminator.params["conv_1"]["kernel"]) == pytest.approx(0.02, rel=0.05)
+    gains = networks.generator.params["project_norm"]["scale"]
+    assert np.mean(gains) == pytest.approx(1, abs=0.01)
+    assert np.std(gains) == pytest.approx(0.02, rel=0.3)
+
+
+def test_labels_reach_every_layer():
+    network = Generator(image_shape=(8, 8, 1), features=(4, 8), strides=(2, 2), dense=(16,), num_classes=3)
+    params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((2, 5)), jnp.zeros(2, jnp.int32))["params"]
+    inputs = {name: layer["kernel"].shape for name, layer in params.items() if "kernel" in layer}
+    assert inputs == {"dense_0": (8, 16), "project": (19, 32), "conv_0": (5, 5, 4, 11), "conv_1": (5, 5, 1, 7)}
+    network = Discriminator(image_shape=(8, 8, 1), features=(4, 8), strides=(2, 2), dense=(16,), num_classes=3)
+    params = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((2, 8, 8, 1)), jnp.zeros(2, jnp.int32))["params"]
+    inputs = {name: layer["kernel"].shape for name, layer in params.items() if "kernel" in layer}
+    assert inputs == {"conv_0": (5, 5, 4, 4), "conv_1": (5, 5, 7, 8), "dense_0": (35, 16), "logit": (19, 1)}
+
+
+def test_a_conditional_network_without_labels_says_so():
+    network = Generator(image_shape=(8, 8, 1), features=(4, 8), strides=(2, 2), num_classes=3)
+    with pytest.raises(ValueError, match="labels"):
+        network.init(jax.random.key(0), jnp.zeros((2, 5)))
+
+
+@pytest.mark.parametrize("output", ["tanh", "sigmoid"])
+def test_images_are_in_minus_one_to_one_whatever_the_output(output):
+    network = Generator(image_shape=(8, 8, 1), features=(4, 8), strides=(2, 2), output=output)
+    z = 1e6 * jax.random.normal(jax.random.key(1), (64, 5))
+    params = jax.tree.map(lambda leaf: 100 * leaf, network.init(jax.random.key(0), z))
+    images = network.apply(params, z)
+    assert images.min() == pytest.approx(-1)
+    assert images.max() == pytest.approx(1)
+
+
+def test_a_sigmoid_network_sees_images_in_zero_to_one(monkeypatch):
+    network = Discriminator(image_shape=(8, 8, 1), features=(4,), strides=(2,), output="sigmoid")
+    seen = []
+    monkeypatch.setattr(models, "conv", lambda x, kernel, stride: seen.append(x) or jnp.zeros((2, 4, 4, 4)))
+    network.init(jax.random.key(0), jnp.linspace(-1, 1, 128).reshape(2, 8, 8, 1))
+    assert (seen[0].min(), seen[0].max()) == (0, 1)
+
+
+def batch_norm(**fields):
+    return BatchNorm(**dict(epsilon=1e-5, momentum=0.9, affine=False, axis_name=None) | fields)
+
+
+def test_batch_norm_normalises_the_batch_and_moves_the_running_statistics():
+    x = 3 + 2 * jax.random.normal(jax.random.key(0), (64, 4, 4, 5))
+    norm = batch_norm()
+    variables = norm.init(jax.random.key(1), x, train=True)
+    assert np.allclose(variables["batch_stats"]["mean"], 0), "creating a network must not train it"
+    y, updated = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(y.mean((0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(y.std((0, 1, 2)), 1, atol=1e-4)
+    np.testing.assert_allclose(updated["batch_stats"]["mean"], 0.1 * x.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(updated["batch_stats"]["var"], 0.9 + 0.1 * x.var((0, 1, 2)), rtol=1e-5)
+
+
+def test_batch_norm_in_float32_keeps_a_small_variance_beside_a_large_mean():
+    x = 100 + 1e-3 * jax.random.normal(jax.random.key(0), (4096, 1))
+    norm = batch_norm(epsilon=1e-8)
+    y, _ = norm.apply(norm.init(jax.random.key(1), x, train=True), x, train=True, mutable=["batch_stats"])
+    assert np.std(y) == pytest.approx(1, abs=0.02)
+
+
+def test_batch_norm_keeps_float32_statistics_under_bfloat16():
+    x = jnp.ones((8, 3), jnp.bfloat16)
+    norm = batch_norm(affine=True)
+    y, variables = norm.init_with_output(jax.random.key(0), x, train=True)
+    assert y.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("per_unit", [False, True])
+def test_an_output_does_not_depend_on_the_rest_of_its_batch(tiny, per_unit):
+    config = tiny(norm_per_unit=per_unit)
+    generator, _ = models.from_config(config)
+    weights = variables(state.create(config).generator)
+    z = jax.random.normal(jax.random.key(0), (64, config.latent_dim))
+    np.testing.assert_allclose(generator.apply(weights, z)[:1], generator.apply(weights, z[:1]), atol=1e-6)
+
+
+def test_the_slopes_are_the_papers(monkeypatch):
+    slopes = []
+    monkeypatch.setattr(nn, "leaky_relu", lambda x, slope: slopes.append(slope) or jax.nn.leaky_relu(x, slope))
+    Discriminator().init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    assert slopes == [0.2] * 4

@@ -1,0 +1,92 @@
+"""The rules of the house: imports run downward, and each library lives in one room."""
+
+import ast
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "dcgan_jax"
+
+# Each module may import those of lower levels only; within a level, none.
+LEVELS = [
+    {"errors"},
+    {"config", "conv"},
+    {"models", "latent", "data"},
+    {"losses", "state"},
+    {"steps", "parallel", "checkpoint"},
+    {"monitor", "inference"},
+    {"train"},
+]
+
+
+def modules():
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def imports(path):
+    """Dotted names that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room(path):
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0].removesuffix(".py")
+
+
+def level(name):
+    return next(i for i, names in enumerate(LEVELS) if name in names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_downward(path):
+    for name in imports(path):
+        if not name.startswith("dcgan_jax."):
+            continue
+        target = name.split(".")[1]
+        assert target == room(path) or level(target) < level(room(path)), f"{path.name} imports {name}"
+
+
+def users_of(library):
+    folders = (PACKAGE, ROOT / "launch", ROOT / "configs")
+    files = [path for folder in folders for path in folder.rglob("*.py")]
+    return {
+        path.relative_to(ROOT).as_posix()
+        for path in files
+        if any(f"{name}.".startswith(f"{library}.") for name in imports(path))
+    }
+
+
+def test_each_library_has_one_room():
+    assert users_of("orbax") == {"dcgan_jax/checkpoint.py"}
+    assert users_of("absl.flags") == {"launch/cli.py", "launch/sample.py", "launch/train.py"}
+    assert users_of("tensorflow") == users_of("tensorflow_datasets") == set()  # imported by name, when it is needed
+    assert users_of("configs") == users_of("launch") == set()
+
+
+def test_pmap_is_in_parallel_alone():
+    found = {
+        path.name
+        for path in modules()
+        if "pmap" in {n.attr for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Attribute)}
+    }
+    assert found == {"parallel.py"}
+
+
+def test_nothing_is_loaded_that_can_run_code():
+    for path in modules():
+        text = path.read_text()
+        assert "pickle.load" not in text
+        assert "allow_pickle=True" not in text.replace(" ", "")
+
+
+def test_public_functions_say_what_they_do():
+    for path in modules():
+        tree = ast.parse(path.read_text())
+        assert ast.get_docstring(tree), path
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                assert ast.get_docstring(node), f"{path.name}: {node.name}"

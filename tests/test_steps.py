@@ -1,0 +1,245 @@
+"""What one step may touch, and that devices do not matter."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dcgan_jax import latent, models, parallel, state, steps
+
+
+def batch_of(config, seed=0):
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (config.batch_size, *config.image_size, config.channels), np.uint8)
+    labels = {"labels": rng.integers(0, config.num_classes, config.batch_size)} if config.num_classes else {}
+    return {"images": images} | labels
+
+
+def run(config, count=1, devices=None):
+    """State and metrics after some steps, on one device without any axis or on several."""
+    current = state.create(config)
+    if devices is None:
+        step = jax.jit(steps.make_train_step(config))
+        for i in range(count):
+            current, metrics = step(current, batch_of(config, i))
+        return jax.device_get((current, metrics))
+    step = jax.pmap(steps.make_train_step(config, "replica"), axis_name="replica", devices=jax.devices()[:devices])
+
+    def spread(tree):
+        return jax.tree.map(lambda x: x.reshape(devices, len(x) // devices, *x.shape[1:]), tree)
+
+    current = jax.tree.map(lambda x: np.stack([x] * devices), jax.device_get(current))
+    for i in range(count):
+        current, metrics = jax.block_until_ready(step(current, spread(batch_of(config, i))))
+    for leaf in jax.tree.leaves(jax.device_get(current)):
+        np.testing.assert_array_equal(
+            leaf, np.broadcast_to(leaf[:1], leaf.shape), err_msg="replicas have drifted apart"
+        )
+    return jax.tree.map(lambda x: np.asarray(x[0]), jax.device_get((current, metrics)))
+
+
+def equal(one, other):
+    leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(a, b) for a, b in leaves)
+
+
+def assert_close(one, other, tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=tolerance), one, other)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {
+            "fresh_z": True,
+            "norm_per_unit": True,
+            "prior": "uniform",
+            "l2": 1e-5,
+            "ema_decay": 0.0,
+            "norm_epsilon": 1e-8,
+        },
+        {"num_classes": 3, "dense": (5,), "output": "sigmoid", "norm_affine": False},
+    ],
+    ids=["default", "paper", "conditional"],
+)
+def test_one_device_equals_four_in_float64(tiny, fields):
+    with jax.enable_x64(True):
+        config = tiny(dtype="float64", **fields)
+        plain, one, four = run(config, 3), run(config, 3, devices=1), run(config, 3, devices=4)
+    assert plain[0].generator.params["project"]["kernel"].dtype == np.float64
+    assert_close(plain, one, 1e-8)
+    assert_close(one, four, 1e-8)
+
+
+def test_one_device_equals_four_in_float32(tiny):
+    config = tiny()
+    one, four = run(config, 3, devices=1), run(config, 3, devices=4)
+    assert_close(one[1], four[1], 1e-4)
+
+
+def test_each_update_touches_its_own_network_alone(tiny):
+    # With a learning rate next to nothing a network's parameters stand still while its opponent learns.
+    before = jax.device_get(state.create(tiny()))
+    no_generator, _ = run(tiny(generator_lr=1e-30))
+    no_discriminator, _ = run(tiny(discriminator_lr=1e-30))
+    assert_close(no_generator.generator.params, before.generator.params, 1e-20)
+    assert not equal(no_generator.discriminator.params, before.discriminator.params)
+    assert_close(no_discriminator.discriminator.params, before.discriminator.params, 1e-20)
+    assert not equal(no_discriminator.generator.params, before.generator.params)
+
+
+def test_statistics_are_those_of_the_separate_batches(tiny):
+    # Rules 1 and 2: after one step the discriminator's running statistics are those of a batch of real and a batch of
+    # generated images, one call each; the generator's, those of its one forward pass. Nothing else has moved them.
+    config = tiny(norm_momentum=0.0)
+    generator, discriminator = models.from_config(config)
+    start = state.create(config)
+    z = latent.draw(latent.key(0, latent.TRAIN, 0), jnp.arange(8), config.latent_dim, config.prior)
+    batch = batch_of(config)
+
+    def through(network, parts, x):
+        variables = {"params": parts.params, "batch_stats": parts.batch_stats}
+        return network.apply(variables, x, train=True, mutable=["batch_stats"])
+
+    fake, generator_updated = through(generator, start.generator, z)
+    _, real_updated = through(discriminator, start.discriminator, steps.scale(jnp.asarray(batch["images"])))
+    _, fake_updated = through(discriminator, start.discriminator, fake)
+    both = jax.tree.map(lambda a, b: (a + b) / 2, real_updated["batch_stats"], fake_updated["batch_stats"])
+
+    after, _ = run(config)
+    assert_close(after.generator.batch_stats, generator_updated["batch_stats"], 1e-5)
+    assert_close(after.discriminator.batch_stats, both, 1e-5)
+
+
+def test_the_generator_runs_once_a_step_and_twice_with_fresh_z(tiny, monkeypatch):
+    calls = []
+    original = models.Generator.apply
+    monkeypatch.setattr(models.Generator, "apply", lambda *a, **k: calls.append(1) or original(*a, **k))
+    counts = []
+    for fresh_z in (False, True):
+        config = tiny(fresh_z=fresh_z)
+        calls.clear()
+        jax.eval_shape(steps.make_train_step(config), state.abstract(config), batch_of(config))
+        counts.append(len(calls))
+    assert counts == [1, 2]
+
+
+def test_discriminator_learns_to_tell_and_generator_to_fool(tiny):
+    config = tiny(discriminator_lr=1e-3, generator_lr=1e-30)
+    step, current = jax.jit(steps.make_train_step(config)), state.create(config)
+    first = None
+    for _ in range(30):
+        current, metrics = step(current, batch_of(config))
+        first = first or float(metrics["d_loss"])
+    assert metrics["d_loss"] < 0.7 * first
+    assert metrics["d_real"] > 0.5 > metrics["d_fake"]
+    step = jax.jit(steps.make_train_step(tiny(discriminator_lr=1e-30, generator_lr=1e-3)))
+    first = float(metrics["g_loss"])
+    for _ in range(30):
+        current, metrics = step(current, batch_of(config))
+    assert metrics["g_loss"] < 0.9 * first
+
+
+def test_bfloat16_keeps_parameters_and_statistics_in_float32(tiny):
+    config = tiny(dtype="bfloat16")
+    after, metrics = run(config)
+    floats = {leaf.dtype for leaf in jax.tree.leaves((after, metrics)) if np.issubdtype(leaf.dtype, np.floating)}
+    assert floats == {np.dtype("float32")}
+    _, reference = run(tiny())
+    assert metrics["d_loss"] == pytest.approx(reference["d_loss"], rel=0.05)
+
+
+def test_statistics_of_each_device_are_an_option(tiny):
+    whole, parts = run(tiny(), devices=4)[0], run(tiny(sync_batch_norm=False), devices=4)[0]
+    assert not equal(whole.generator.params, parts.generator.params)
+
+
+def test_l2_is_added_to_the_gradient(tiny):
+    # Adam's first moment after one step is (1 - b1) times the gradient.
+    plain, decayed = run(tiny())[0], run(tiny(l2=0.1))[0]
+    params = jax.device_get(state.create(tiny())).generator.params
+    moments = [optax.tree_utils.tree_get(after.generator.opt_state, "mu") for after in (plain, decayed)]
+    # The generator's gradient passes through the updated discriminator, whose own L2 changes it a little.
+    difference = jax.tree.map(lambda a, b: (b - a) / 0.5, *moments)["project"]["kernel"]
+    expected = 0.1 * params["project"]["kernel"]
+    assert np.corrcoef(difference.ravel(), expected.ravel())[0, 1] > 0.9
+
+
+def test_learning_rates_fall_to_zero_in_the_last_steps(tiny):
+    config = tiny(num_steps=4, lr_decay_steps=2)
+    step, current = jax.jit(steps.make_train_step(config)), state.create(config)
+    moved = []
+    for i in range(5):
+        before = current.generator.params["project"]["kernel"]
+        current, _ = step(current, batch_of(config, i))
+        moved.append(float(jnp.abs(current.generator.params["project"]["kernel"] - before).max()))
+    # Full rate up to the third step, half in the fourth; a fifth, beyond the end, would move nothing.
+    assert min(moved[:3]) > 1.5e-4
+    assert moved[3] < 0.8 * moved[2]
+    assert moved[4] == 0
+
+
+def test_z_belongs_to_an_example_and_not_to_a_batch():
+    key = latent.key(3, latent.TRAIN, 7)
+    whole = latent.draw(key, jnp.arange(8), 5, "normal")
+    part = latent.draw(key, jnp.arange(6, 8), 5, "normal")
+    np.testing.assert_array_equal(whole[6:], part)
+    assert not np.array_equal(whole, latent.draw(latent.key(3, latent.TRAIN, 8), jnp.arange(8), 5, "normal"))
+    assert not np.array_equal(whole, latent.draw(latent.key(3, latent.SAMPLE, 7), jnp.arange(8), 5, "normal"))
+
+
+@pytest.mark.parametrize(("prior", "variance", "largest"), [("normal", 1, 6), ("uniform", 1 / 3, 1)])
+def test_priors(prior, variance, largest):
+    z = latent.draw(latent.key(0, latent.TRAIN), jnp.arange(1000), 100, prior)
+    assert z.mean() == pytest.approx(0, abs=0.02)
+    assert z.var() == pytest.approx(variance, rel=0.02)
+    assert abs(z).max() <= largest
+
+
+def test_the_moving_average_starts_at_once_and_slows_down():
+    ones, zeros = {"w": jnp.ones(3)}, {"w": jnp.zeros(3)}
+    assert state.average(ones, zeros, jnp.int32(0), 0.999)["w"][0] == pytest.approx(0.1)
+    assert state.average(ones, zeros, jnp.int32(10**6), 0.999)["w"][0] == pytest.approx(0.999)
+    assert state.average(ones, zeros, jnp.int32(10**6), 0.0)["w"][0] == 0
+
+
+def test_without_an_average_images_come_from_the_latest_weights(tiny):
+    after, _ = run(tiny(ema_decay=0.0), 3)
+    assert equal(after.ema.params, after.generator.params)
+
+
+@pytest.mark.parametrize("num_classes", [0, 3])
+def test_statistics_of_the_average_fit_its_parameters(tiny, num_classes):
+    # Rule 4: with its running statistics the averaged generator makes what it makes with a large batch's own.
+    config = tiny(num_classes=num_classes)
+    after, _ = run(config, 10)
+    ema = steps.calibrate(config, after.ema)
+    generator, _ = models.from_config(config)
+    z = latent.draw(latent.key(9, latent.SAMPLE), jnp.arange(512), config.latent_dim, config.prior)
+    labels = jnp.arange(512) % num_classes if num_classes else None
+    variables = {"params": ema.params, "batch_stats": ema.batch_stats}
+    running = generator.apply(variables, z, labels)
+    batch, _ = generator.apply(variables, z, labels, train=True, mutable=["batch_stats"])
+    spread = batch.std()
+    assert jnp.abs(running - batch).mean() < 0.1 * spread
+    again = steps.calibrate(config, ema)
+    assert equal(again.batch_stats, ema.batch_stats), "a function of parameters and seed alone"
+
+
+def test_scale_covers_minus_one_to_one():
+    np.testing.assert_array_equal(steps.scale(jnp.array([0, 255], jnp.uint8)), [-1, 1])
+
+
+def test_first_replica_is_not_touched_by_later_steps(tiny):
+    config = tiny()
+    step = parallel.map_step(steps.make_train_step(config, parallel.AXIS))
+    current = parallel.replicate(jax.device_get(state.create(config)))
+    current, _ = step(current, parallel.shard(batch_of(config)))
+    kept = parallel.first_replica(current)
+    copy = jax.tree.map(np.copy, kept)
+    for i in range(3):
+        current, _ = step(current, parallel.shard(batch_of(config, i)))
+    assert equal(kept, copy)
+    assert not equal(kept.generator.params, parallel.first_replica(current).generator.params)

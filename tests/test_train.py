@@ -1,0 +1,192 @@
+"""Whole runs by the launcher, in processes of their own: what they write, resume, refuse, and exit with."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+from conftest import ROOT, SMALL, launch
+from PIL import Image
+
+from dcgan_jax import checkpoint, train
+from dcgan_jax.errors import TrainingError, UserError
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_states_equal(one, other):
+    one, other = checkpoint.read(one)[0], checkpoint.read(other)[0]
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=jax.tree_util.keystr(path))
+
+
+def test_a_run_leaves_what_the_contract_says(straight_run):
+    assert json.loads((straight_run / "config.json").read_text())["image_size"] == [16, 16]
+    assert sorted(path.name for path in (straight_run / "checkpoints").iterdir()) == ["20", "40"]
+    assert [line["step"] for line in lines(straight_run)] == list(range(1, 41))
+    for line in lines(straight_run):
+        assert {"d_loss", "g_loss", "images_per_sec"} <= line.keys()
+        assert line["images_per_sec"] > 0
+    names = sorted(path.name for path in (straight_run / "samples").iterdir())
+    assert names == ["reals.png", "step_00000000.png", "step_00000020.png", "step_00000040.png"]
+    for name in names:
+        with Image.open(straight_run / "samples" / name) as picture:
+            assert picture.size == (8 * 18 - 2, 8 * 18 - 2)
+    assert any((straight_run / "tensorboard").iterdir())
+
+
+def test_resuming_equals_the_straight_run(straight_run, tmp_path):
+    first = launch("train", *SMALL, "--config.num_steps=20", f"--workdir={tmp_path}/run")
+    assert first.stderr.startswith("starting ")
+    second = launch("train", *SMALL, "--config.num_steps=40", f"--workdir={tmp_path}/run")
+    assert second.stderr.startswith(f"resuming {tmp_path}/run from step 20"), second.stderr
+    assert_states_equal(straight_run, tmp_path / "run")
+    rates = {"images_per_sec"}
+    for one, other in zip(lines(straight_run), lines(tmp_path / "run"), strict=True):
+        assert {k: one[k] for k in one.keys() - rates} == {k: other[k] for k in other.keys() - rates}
+    for name in ("step_00000000.png", "step_00000040.png"):
+        assert (straight_run / "samples" / name).read_bytes() == (tmp_path / "run" / "samples" / name).read_bytes()
+    third = launch("train", *SMALL, "--config.num_steps=40", f"--workdir={tmp_path}/run")
+    assert third.returncode == 0
+    assert third.stderr.startswith("nothing to do")
+
+
+def test_other_devices_give_the_same_run(straight_run, tmp_path):
+    done = launch("train", *SMALL, "--config.num_steps=3", f"--workdir={tmp_path}/run", devices=4)
+    assert done.returncode == 0, done.stderr
+    for one, other in zip(lines(straight_run)[:3], lines(tmp_path / "run"), strict=True):
+        assert one["d_loss"] == pytest.approx(other["d_loss"], rel=1e-4)
+        assert one["g_loss"] == pytest.approx(other["g_loss"], rel=1e-4)
+
+
+def test_records_beyond_the_checkpoint_are_written_again(straight_run, tmp_path):
+    # As after a crash at step 30: the newest checkpoint is 20, the record goes further and its last line is cut.
+    workdir = tmp_path / "run"
+    shutil.copytree(straight_run, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "40")
+    record = (workdir / "metrics.jsonl").read_text()
+    (workdir / "metrics.jsonl").write_text("\n".join(record.split("\n")[:30]) + '\n{"step": 31, "d_lo')
+    done = launch("train", *SMALL, "--config.num_steps=40", f"--workdir={workdir}")
+    assert "dropping 11 lines after step 20" in done.stderr
+    assert [line["step"] for line in lines(workdir)] == list(range(1, 41))
+    assert_states_equal(straight_run, workdir)
+
+
+def test_a_stop_request_saves_and_exits_with_75(straight_run, tmp_path):
+    workdir = tmp_path / "run"
+    command = [sys.executable, "launch/train.py", *SMALL, "--config.num_steps=100000", f"--workdir={workdir}"]
+    environment = os.environ | {"XLA_FLAGS": ""}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        for _ in range(600):
+            if (workdir / "metrics.jsonl").exists() and len((workdir / "metrics.jsonl").read_text()) > 300:
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert checkpoint.steps(workdir)[-1] == lines(workdir)[-1]["step"]
+
+
+WRONG = [
+    (("--config=configs/nothing.py",), "does not exist"),
+    (("--config=configs/digits.py:papr",), "expected one of 'default', 'paper', 'torch'"),
+    (("--config=configs/digits.py", "--config.generater_lr=1"), "did you mean config.generator_lr?"),
+    (("--config=configs/digits.py", "--config.batch_size=many"), "--config.batch_size=many"),
+    (("--config=configs/digits.py", "--config.image_size=50"), "expected multiples of 8"),
+    (("--config=configs/digits.py", "--nothing=1"), "nothing"),
+    (("--config=configs/digits.py", "loose"), "found 'loose'"),
+    ((), "--config: missing"),
+    (("--config=README.md",), "get_config()"),
+    (("--config=configs/folder.py", "--config.data.path=/does/not/exist"), "'/does/not/exist' does not exist"),
+    (("--config=configs/digits.py", "--config.batch_size=63"), "multiple of the 2 devices; try 62 or 64"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), WRONG, ids=[told for _, told in WRONG])
+def test_a_mistake_ends_with_2_and_one_line_before_anything_is_written(tmp_path, arguments, told):
+    done = launch("train", *arguments, f"--workdir={tmp_path}/run", devices=2)
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if not line.startswith("starting ")]
+    assert len(errors) == 1
+    assert told in errors[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_configuration_does_not_touch_the_run(straight_run):
+    before = {path: path.stat().st_mtime_ns for path in straight_run.rglob("*")}
+    done = launch("train", *SMALL, "--config.width=5", "--config.b1=0.9", f"--workdir={straight_run}")
+    assert done.returncode == 2
+    assert "b1: 0.5 there, 0.9 here; width: 4 there, 5 here" in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in straight_run.rglob("*")} == before
+
+
+def test_someone_elses_folder_is_refused(tiny, tmp_path):
+    (tmp_path / "samples").mkdir()
+    with pytest.raises(UserError, match=r"holds samples but no config\.json"):
+        train.train(tiny(image_size=(16, 16)), tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
+    config = tiny(generator_lr=1e30, discriminator_lr=1e30, num_steps=40, checkpoint_every=1, log_every=1)
+    with pytest.raises(TrainingError) as error:
+        train.train(config, tmp_path / "run")
+    told = str(error.value)
+    assert "step " in told
+    assert "learning rates" in told
+    assert "\n" not in told
+    for step in checkpoint.steps(tmp_path / "run"):
+        state, _ = checkpoint.read(tmp_path / "run", step)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)), "a checkpoint that is not good"
+
+
+def test_the_newest_checkpoints_are_kept(tiny, tmp_path):
+    train.train(tiny(num_steps=5, checkpoint_every=1, keep=2, log_every=5), tmp_path / "run")
+    assert checkpoint.steps(tmp_path / "run") == [4, 5]
+
+
+def test_plain_orbax_restores_the_documented_tree(straight_run):
+    with ocp.CheckpointManager(straight_run / "checkpoints", item_names=("state", "meta")) as manager:
+        restored = manager.restore(
+            manager.latest_step(),
+            args=ocp.args.Composite(state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()),
+        )
+    state, meta = restored["state"], restored["meta"]
+    assert state["step"] == 40
+    assert state.keys() == {"step", "generator", "discriminator", "ema"}
+    assert state["generator"].keys() == state["discriminator"].keys() == {"params", "batch_stats", "opt_state"}
+    assert state["ema"].keys() == {"params", "batch_stats"}
+    assert {"config", "versions", "data"} <= meta.keys()
+    assert meta["data"]["count"] == 1797
+
+
+def test_a_checkpoint_of_another_network_names_the_leaf(straight_run, tiny):
+    from dcgan_jax import state
+
+    checkpoints = checkpoint.Checkpoints(straight_run, keep=3)
+    with pytest.raises(UserError, match=r"leaf discriminator/batch_stats/norm_1/mean: found float32\[8\]"):
+        checkpoints.restore(40, state.abstract(tiny(width=8, latent_dim=100)))
+    checkpoints.close()
+
+
+def test_images_that_have_changed_are_noticed(tiny, tmp_path, monkeypatch):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i in range(8):
+        Image.new("L", (16, 16), i).save(pictures / f"{i}.png")
+    config = tiny(num_steps=1)
+    config.data.update(source="folder", path=str(pictures))
+    train.train(config, tmp_path / "run")
+    (pictures / "0.png").unlink()
+    config.num_steps = 2
+    with pytest.raises(UserError, match="found 7 images, expected the 8"):
+        train.train(config, tmp_path / "run")
