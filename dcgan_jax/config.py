@@ -212,13 +212,14 @@ def _check_values(config: ConfigDict) -> None:
         "kernel_size",
         "latent_dim",
         "batch_size",
+        "num_steps",
         "log_every",
         "sample_every",
         "checkpoint_every",
         "keep",
     ):
         need(name, config[name] >= 1, "at least 1")
-    for name in ("num_steps", "lr_decay_steps", "seed"):
+    for name in ("lr_decay_steps", "seed"):
         need(name, config[name] >= 0, "0 or more")
     need("seed", config.seed < 2**31, "less than 2**31")
     need("lr_decay_steps", config.lr_decay_steps <= config.num_steps, f"at most num_steps ({config.num_steps})")

@@ -30,12 +30,12 @@ def _draw(description: tuple[int, int, str], indices: Array) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _generate(generator: models.Generator, variables: Tree, z: Array, labels: Array | None) -> Array:
+def _generate(generator: models.Generator, variables: Tree, z: Array, labels: Array | None) -> Any:
     return generator.apply(variables, z, labels)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _discriminate(discriminator: models.Discriminator, variables: Tree, images: Array, labels: Array | None) -> Array:
+def _discriminate(discriminator: models.Discriminator, variables: Tree, images: Array, labels: Array | None) -> Any:
     return discriminator.apply(variables, images, labels)
 
 
@@ -165,6 +165,6 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedGAN:
     tree, meta = checkpoint.read(workdir, step)
     config = default_config()
     config.update(meta["config"])
-    if config.dtype == "float64" and not jax.config.jax_enable_x64:
+    if config.dtype == "float64" and jnp.result_type(float) != jnp.float64:
         config.dtype = "float32"
     return TrainedGAN(validate(config), tree)

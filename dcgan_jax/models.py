@@ -56,11 +56,11 @@ class BatchNorm(nn.Module):
                 running_var.value = self.momentum * running_var.value + (1 - self.momentum) * var
         else:
             mean, var = running_mean.value, running_var.value
-        scale, shift = jax.lax.rsqrt(var + self.epsilon), 0.0
+        y = (x.astype(dtype) - mean) * jax.lax.rsqrt(var + self.epsilon)
         if self.affine:
-            scale = scale * self.param("scale", gain_init, features, dtype)
-            shift = self.param("bias", nn.initializers.zeros, features, dtype)
-        return ((x.astype(dtype) - mean) * scale + shift).astype(x.dtype)
+            gain = self.param("scale", gain_init, features, dtype)
+            y = y * gain + self.param("bias", nn.initializers.zeros, features, dtype)
+        return y.astype(x.dtype)
 
     def _statistics(self, x: Array) -> tuple[Array, Array]:
         axes = tuple(range(x.ndim - 1))

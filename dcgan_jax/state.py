@@ -14,8 +14,7 @@ from dcgan_jax import latent, models
 Tree = Any
 
 
-@struct.dataclass
-class NetworkState:
+class NetworkState(struct.PyTreeNode):
     """One network in training."""
 
     params: Tree
@@ -23,16 +22,14 @@ class NetworkState:
     opt_state: Tree
 
 
-@struct.dataclass
-class Average:
+class Average(struct.PyTreeNode):
     """The moving average of the generator: parameters, and batch statistics that `steps.calibrate` fits to them."""
 
     params: Tree
     batch_stats: Tree
 
 
-@struct.dataclass
-class GANState:
+class GANState(struct.PyTreeNode):
     """Both networks after `step` completed updates (int32 scalar)."""
 
     step: Array

@@ -5,11 +5,12 @@ import logging
 import math
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import serialization
 from ml_collections import ConfigDict
@@ -41,14 +42,14 @@ def train(config: ConfigDict, workdir: str | Path) -> GANState:
     after SIGTERM or SIGINT, with everything saved.
     """
     config, workdir = configuration.validate(config), Path(workdir)
-    if config.dtype == "float64" and not jax.config.jax_enable_x64:
+    if config.dtype == "float64" and jnp.result_type(float) != jnp.float64:
         raise UserError("config.dtype: found 'float64' without 64-bit JAX, expected 'float32'; or set JAX_ENABLE_X64=1")
     parallel.check_batch_size(config.batch_size)
     start = _check_workdir(workdir, config)
     if start >= config.num_steps:
         log.info("nothing to do: %s is at step %d of %d", workdir, start, config.num_steps)
-        checkpoints = checkpoint.Checkpoints(workdir, config.keep)
-        return checkpoints.restore(start, states.abstract(config))
+        with closing(checkpoint.Checkpoints(workdir, config.keep)) as checkpoints:
+            return checkpoints.restore(start, states.abstract(config))
     log.info("resuming %s from step %d" if start else "starting %s at step %d", workdir, start)
 
     image_set = data.load(config)

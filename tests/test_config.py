@@ -47,7 +47,8 @@ def test_mistakes_are_told_in_one_line(fields, told):
             if isinstance(value, dict):
                 config[name].update(value)
             else:
-                config.pop(name, None)  # or ConfigDict would refuse another type
+                if name in config:
+                    del config[name]  # or ConfigDict would refuse another type
                 config[name] = value
     with pytest.raises(UserError) as error:
         configuration.validate(config)

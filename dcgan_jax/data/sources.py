@@ -40,7 +40,7 @@ def load(config: ConfigDict) -> ImageSet:
         labels = _check_labels(labels, len(images), config.num_classes)
     card = {"source": source, "path": config.data.path, "name": config.data.name, "count": len(images)}
     # A checksum is enough to notice that the images are not those that a run was started with.
-    card["crc32"] = zlib.crc32(images)
+    card["crc32"] = zlib.crc32(images.data)
     return ImageSet(images, labels if config.num_classes else None, card)
 
 
@@ -129,20 +129,16 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
 def _tfds(config: ConfigDict) -> tuple[np.ndarray, np.ndarray | None]:
     """An image data set of tensorflow-datasets, read as array records, without TensorFlow."""
     tfds = importlib.import_module("tensorflow_datasets")
-    name, data_dir = config.data.name, config.data.path or None
+    name = config.data.name
     try:
-        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
-    except (tfds.core.registered.DatasetNotFoundError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"config.data.name: found {name!r}, expected a data set of tfds ({reason})") from error
-    try:
+        builder = tfds.builder(name, data_dir=config.data.path or None, file_format="array_record")
         builder.download_and_prepare()
         source = builder.as_data_source(split=config.data.split)
-    except Exception as error:  # whatever a builder raises: a download, a checksum, TensorFlow that is missing, ...
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # whatever a builder raises: no such set, a download, a checksum, TensorFlow missing, ...
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"config.data.name: tfds could not prepare {name!r} ({reason}); some sets need the extra 'tfds' to be "
-            "prepared, or use your own copy with --config.data.source=folder --config.data.path=..."
+            f"config.data.name: tfds cannot give {name!r} ({reason}); check the name, install the extra 'tfds' for sets "
+            "that need TensorFlow to be prepared, or use a copy: --config.data.source=folder --config.data.path=..."
         ) from error
     log.info("reading %d images of %s", len(source), name)
     images = np.empty((len(source), *config.image_size, config.channels), np.uint8)
