@@ -44,7 +44,9 @@ def main():
     print(f"accuracy on held-out real digits {(held_out.argmax(1) == test_y).mean():.1%}")
     print("share of each digit " + "  ".join(f"{digit}: {share:.1%}" for digit, share in enumerate(shares)))
     print(f"smallest share {shares.min():.1%}")
-    print(f"sure: {(samples.max(1) >= 0.9).mean():.1%} of samples, {(held_out.max(1) >= 0.9).mean():.1%} of real digits")
+    print(
+        f"sure: {(samples.max(1) >= 0.9).mean():.1%} of samples, {(held_out.max(1) >= 0.9).mean():.1%} of real digits"
+    )
 
 
 if __name__ == "__main__":

@@ -3,10 +3,11 @@
     python launch/train.py --config=configs/celeba.py --config.data.path=FOLDER
 
 FOLDER holds the images (img_align_celeba, at any depth). The network is the released faces network: 5x5 kernels, width
-128, z to 4x4x1024 with one gain a unit. The paper trained on 350,000 face boxes of its own, 25 epochs of them; CelebA
-has 202,599 images, so 40,000 steps of 128 are 25 epochs of it.
+128, z to 4x4x1024 with one gain a unit. The paper trained for 25 epochs on 350,000 face boxes of its own; 25 epochs of
+CelebA's 202,599 images are 40,000 batches of 128.
 
-`celeba.py:torch` is the widely copied port instead (4x4 kernels, width 64, batch 64), about a tenth of the work a step.
+`celeba.py:paper` follows the released code, whose networks learn from alternate batches: 20,000 updates of each.
+`celeba.py:torch` is the widely copied port (4x4 kernels, width 64, batch 64), 80,000 batches.
 """
 
 from dcgan_jax import config as configuration
@@ -17,7 +18,7 @@ def get_config(recipe: str = "default"):
     config.image_size = (64, 64)
     config.data.source = "folder"
     config.data.path = "data/img_align_celeba"
-    config.num_steps = 80_000 if recipe == "torch" else 40_000
+    config.num_steps = {"default": 40_000, "paper": 20_000, "torch": 80_000}[recipe]
     if recipe == "default":
         config.kernel_size = 5
         config.width = 128

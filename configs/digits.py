@@ -15,6 +15,6 @@ def get_config(recipe: str = "default"):
     config.channels = 1
     config.data.source = "digits"
     config.num_steps = 3000
-    if recipe != "paper":
+    if recipe == "default":
         config.width = 32
     return config

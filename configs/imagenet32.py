@@ -2,8 +2,8 @@
 
     python launch/train.py --config=configs/imagenet32.py
 
-`imagenet32.py:paper` is the released network, the same as `cifar10.py:paper`; the paper trained for 30 epochs of 1.28
-million images.
+`imagenet32.py:paper` is the released network, the same as `cifar10.py:paper`, trained for 30 epochs of 1.28 million
+images: 300,000 batches of 128, or 150,000 updates of each network from alternate batches.
 """
 
 from dcgan_jax import config as configuration
@@ -14,7 +14,7 @@ def get_config(recipe: str = "default"):
     config.image_size = (32, 32)
     config.data.source = "tfds"
     config.data.name = "imagenet_resized/32x32"
-    config.num_steps = 300_000
+    config.num_steps = 150_000 if recipe == "paper" else 600_000
     if recipe == "paper":
         config.features = (128, 128, 256, 256, 512, 512)
         config.strides = (1, 2, 1, 2, 1, 2)

@@ -6,7 +6,7 @@ FOLDER holds train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz.
 
 `mnist.py:paper` is the released network: labels joined at every layer, hidden dense layers of 1024, sigmoid output,
 batch norm without gain and bias, L2 2.5e-5. It was trained for 100 epochs of 50,000 images and another 100 in which the
-learning rate falls to zero, each network on every other batch of 128: 39,000 updates of each, half of them in decay.
+learning rate falls to zero: 78,000 batches of 128, or 39,000 updates of each network from alternate ones.
 """
 
 from dcgan_jax import config as configuration

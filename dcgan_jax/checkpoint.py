@@ -16,6 +16,7 @@ import jax
 import orbax.checkpoint as ocp
 from flax import serialization
 
+from dcgan_jax import __version__
 from dcgan_jax.errors import UserError
 from dcgan_jax.state import GANState
 
@@ -44,20 +45,6 @@ class Checkpoints:
         )
         self._manager.save(step, args=arguments)
 
-    def restore(self, step: int, expected: GANState) -> GANState:
-        """The state of one step as numpy arrays, of the structure, shapes and dtypes of `expected`.
-
-        Raises UserError that names the first leaf that differs.
-        """
-        # Leaves were saved as numpy arrays and come back as such, whatever devices there are.
-        tree = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore()))["state"]
-        _check_leaves(tree, serialization.to_state_dict(expected))
-        return serialization.from_state_dict(expected, tree)
-
-    def meta(self, step: int) -> dict[str, Any]:
-        """What was saved beside the state."""
-        return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-
     def wait(self) -> None:
         """Returns when everything is on disk."""
         self._manager.wait_until_finished()
@@ -68,7 +55,7 @@ class Checkpoints:
 
 def steps(workdir: str | Path) -> list[int]:
     """The steps of which a run has checkpoints, oldest first."""
-    directory = Path(workdir).absolute() / "checkpoints"
+    directory = Path(workdir).expanduser().absolute() / "checkpoints"
     return sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
 
 
@@ -77,7 +64,7 @@ def read(workdir: str | Path, step: int | None = None) -> tuple[Tree, dict[str, 
 
     Raises UserError where there is no run, no checkpoint, or none of this step.
     """
-    where = str(workdir)
+    where = str(Path(workdir).expanduser())
     available = steps(workdir)
     if not available:
         what = "holds no checkpoint" if Path(where).is_dir() else "does not exist"
@@ -96,10 +83,21 @@ def read(workdir: str | Path, step: int | None = None) -> tuple[Tree, dict[str, 
     return tree, meta
 
 
+def restore(workdir: str | Path, step: int, expected: GANState) -> tuple[GANState, dict[str, Any]]:
+    """The state of one step as numpy arrays, of the structure, shapes and dtypes of `expected`, and meta.
+
+    Raises UserError that names the first leaf that differs.
+    """
+    tree, meta = read(workdir, step)
+    _check_leaves(tree, serialization.to_state_dict(expected))
+    return serialization.from_state_dict(expected, tree), meta
+
+
 def versions() -> dict[str, str]:
     """Versions of what shapes a result."""
-    packages = ("dcgan_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
+    ours = {"dcgan_jax": __version__, "python": platform.python_version()}
+    return ours | {name: metadata.version(name) for name in packages}
 
 
 def _check_leaves(found: Tree, expected: Tree) -> None:

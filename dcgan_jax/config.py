@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from dcgan_jax.errors import UserError
 
-# The layers stop halving the image when its shorter side is this long: the paper's 4x4 maps.
+# The layers stop halving the image before its shorter side would fall below this: the paper's 4x4 maps.
 SMALLEST_MAP = 4
 # Automatic widths double with each layer up to this multiple of `width`, as in the paper's 64x64 network.
 WIDEST = 8
@@ -79,8 +79,9 @@ def recipe(name: str = "default") -> ConfigDict:
 
     'default': 4x4 kernels, Gaussian z, moving average of the generator.
     'paper': bit-faithful to the paper and its released code: 5x5 kernels, width 128, uniform z, batch 128, gains per
-        unit in the generator's first batch norm, epsilon 1e-8, L2 1e-5 on every parameter, alternate batches.
-    'torch': the widely copied 2015 port: 4x4 kernels, width 64, batch 64, Gaussian z.
+        unit in the generator's first batch norm, epsilon 1e-8, L2 1e-5 on every parameter. The released code updates
+        the networks on alternate batches; a step here stands for two of its batches, one update of each.
+    'torch': the widely copied 2015 port: 4x4 kernels, width 64, batch 64, Gaussian z, no moving average.
 
     Raises UserError for another name.
     """
@@ -89,7 +90,7 @@ def recipe(name: str = "default") -> ConfigDict:
     if name == "default":
         return config
     if name == "torch":
-        # The port has no moving average; averaging does not touch training, so it stays for the samples' sake.
+        config.ema_decay = 0.0
         return config
     if name == "paper":
         config.kernel_size = 5
@@ -138,7 +139,8 @@ def validate(config: ConfigDict) -> ConfigDict:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """One text a field in which two configurations differ and that a resumed run may not change."""
-    old, new = _flatten(old), _flatten(new)
+    # A field that is younger than the old configuration had what is now its default.
+    old, new = _flatten(default_config().to_dict()) | _flatten(old), _flatten(new)
     # With a decay at its end, a run of another length has other learning rates from the first step of the decay on.
     may_change = MAY_CHANGE - ({"num_steps"} if new.get("lr_decay_steps") else set())
     names = sorted((old.keys() | new.keys()) - may_change)
@@ -222,6 +224,7 @@ def _check_values(config: ConfigDict) -> None:
     for name in ("lr_decay_steps", "seed"):
         need(name, config[name] >= 0, "0 or more")
     need("seed", config.seed < 2**31, "less than 2**31")
+    need("batch_size", config.batch_size >= 2, "at least 2, for batch norm's statistics")
     need("lr_decay_steps", config.lr_decay_steps <= config.num_steps, f"at most num_steps ({config.num_steps})")
     for name in ("generator_lr", "discriminator_lr", "norm_epsilon"):
         need(name, 0 < config[name] < math.inf, "a number above 0")

@@ -30,8 +30,8 @@ def padding(kernel_size: int, stride: int) -> int:
     return (kernel_size - stride + 1) // 2
 
 
-def plain_conv(images: Array, kernel: Array, stride: int) -> Array:
-    """The strided convolution by its definition in XLA, differentiated automatically: the reference for `conv`."""
+def _plain_conv(images: Array, kernel: Array, stride: int) -> Array:
+    """XLA's convolution, of which JAX knows the transposes."""
     pad = padding(kernel.shape[0], stride)
     return lax.conv_general_dilated(images, kernel, (stride, stride), [(pad, pad)] * 2, dimension_numbers=DIMENSIONS)
 
@@ -39,7 +39,7 @@ def plain_conv(images: Array, kernel: Array, stride: int) -> Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(images: Array, kernel: Array, stride: int) -> Array:
     """Strided convolution: images [B, H, W, I], kernel [k, k, I, O] -> maps [B, H/stride, W/stride, O]."""
-    return plain_conv(images, kernel, stride)
+    return _plain_conv(images, kernel, stride)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -51,7 +51,7 @@ def conv_transpose(maps: Array, kernel: Array, stride: int) -> Array:
     batch, height, width, _ = maps.shape
     shape = (batch, height * stride, width * stride, kernel.shape[2])
     images = jax.ShapeDtypeStruct(shape, maps.dtype)
-    return jax.linear_transpose(lambda x: plain_conv(x, kernel, stride), images)(maps)[0]
+    return jax.linear_transpose(lambda x: _plain_conv(x, kernel, stride), images)(maps)[0]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
@@ -59,7 +59,7 @@ def _kernel_gradient(images: Array, maps: Array, stride: int, kernel_size: int) 
     """Gradient of <conv(images, kernel), maps> with respect to the kernel: [k, k, I, O]."""
     shape = (kernel_size, kernel_size, images.shape[-1], maps.shape[-1])
     kernel = jax.ShapeDtypeStruct(shape, images.dtype)
-    return jax.linear_transpose(lambda w: plain_conv(images, w, stride), kernel)(maps)[0]
+    return jax.linear_transpose(lambda w: _plain_conv(images, w, stride), kernel)(maps)[0]
 
 
 def _conv_forward(images, kernel, stride):

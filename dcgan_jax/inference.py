@@ -23,9 +23,8 @@ CHUNK = 64
 POOLED = 4
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _draw(description: tuple[int, int, str], indices: Array) -> Array:
-    seed, latent_dim, prior = description
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _draw(seed: int, indices: Array, latent_dim: int, prior: str) -> Array:
     return latent.draw(latent.key(seed, latent.SAMPLE), indices, latent_dim, prior)
 
 
@@ -84,8 +83,11 @@ class TrainedGAN:
             raise UserError(f"seed: found {seed}, expected a number from 0 to 2**31 - 1")
         if self.config.num_classes and labels is None:
             labels = np.arange(count) % self.config.num_classes
-        description = (seed, self.latent_dim, self.config.prior)
-        return self._images(functools.partial(_draw, description), np.arange(count), labels, to_uint8)
+
+        def draw(indices: np.ndarray) -> Array:
+            return _draw(seed, indices, self.latent_dim, self.config.prior)
+
+        return self._images(draw, np.arange(count), labels, to_uint8)
 
     def generate(self, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """z [n, latent_dim] -> images float32 [n, H, W, C] in [-1, 1]. A conditional network takes labels, int [n]."""

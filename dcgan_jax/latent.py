@@ -12,7 +12,7 @@ from jax import Array
 INIT, TRAIN, FRESH, SAMPLE, CALIBRATE = range(5)
 
 
-def key(seed: int, stream: int, step: int | Array = 0) -> Array:
+def key(seed: int | Array, stream: int, step: int | Array = 0) -> Array:
     """The key of one step of one stream."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), step)
 

@@ -5,8 +5,10 @@ import logging
 import sys
 import time
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
+from ml_collections import ConfigDict
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
@@ -16,21 +18,23 @@ log = logging.getLogger("dcgan_jax")
 
 
 class Monitor:
-    """Writes to a run's folder, from `start_step` on.
+    """Writes to a run's folder, which it makes, from `start_step` on.
 
     Lines of metrics.jsonl beyond `start_step`, left by a run that ended without a checkpoint, are dropped: the same
     steps are about to be written again.
     """
 
-    def __init__(self, workdir: Path, *, start_step: int, num_steps: int, batch_size: int):
+    def __init__(self, workdir: Path, config: ConfigDict, *, start_step: int):
+        workdir.mkdir(parents=True, exist_ok=True)
+        _replace(workdir / "config.json", config.to_json(indent=2) + "\n")
         self._samples = workdir / "samples"
         self._samples.mkdir(parents=True, exist_ok=True)
         self._metrics = _open_metrics(workdir / "metrics.jsonl", start_step)
         self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
-        self._batch_size = batch_size
-        self._num_steps = num_steps
+        self._batch_size = config.batch_size
+        self._num_steps = config.num_steps
         # On a terminal a bar, elsewhere a line at each log.
-        self._bar = tqdm(total=num_steps, initial=start_step, unit="step", dynamic_ncols=True, disable=None)
+        self._bar = tqdm(total=config.num_steps, initial=start_step, unit="step", dynamic_ncols=True, disable=None)
         self._since = (start_step, time.perf_counter())
 
     def start_clock(self, step: int) -> None:
@@ -74,22 +78,32 @@ class Monitor:
         self._tensorboard.close()
 
 
-def _open_metrics(path: Path, start_step: int):
+def last_recorded_step(path: Path) -> int:
+    """The last step in a metrics.jsonl, 0 if there is none."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return max((step for step in map(_step_of, lines) if step is not None), default=0)
+
+
+def _open_metrics(path: Path, start_step: int) -> TextIO:
     if path.exists():
         lines = path.read_text().splitlines()
-        kept = [line for line in lines if _step_of(line) <= start_step]
+        kept = [line for line in lines if (step := _step_of(line)) is not None and step <= start_step]
         if len(kept) < len(lines):
-            log.info(
-                "%s: dropping %d lines after step %d, to be written again", path, len(lines) - len(kept), start_step
-            )
-            whole = path.with_suffix(".jsonl.new")
-            whole.write_text("".join(line + "\n" for line in kept))
-            whole.replace(path)
+            dropped = len(lines) - len(kept)
+            log.info("%s: dropping %d lines after step %d, to be written again", path, dropped, start_step)
+            _replace(path, "".join(line + "\n" for line in kept))
     return path.open("a")
 
 
-def _step_of(line: str) -> float:
+def _step_of(line: str) -> int | None:
     try:
         return json.loads(line)["step"]
     except (json.JSONDecodeError, KeyError, TypeError):
-        return float("inf")  # a line cut short when the run was killed
+        return None  # a line cut short when the run was killed
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file so that a kill at any moment leaves the old one or the new one, whole."""
+    new = path.with_name(path.name + ".new")
+    new.write_text(text)
+    new.replace(path)

@@ -15,14 +15,20 @@ Tree = Any
 AXIS = "replica"
 
 
-def check_batch_size(batch_size: int) -> None:
-    """Raises UserError where the global batch does not divide among all devices of all processes."""
+def check_batch_size(batch_size: int, *, synchronised: bool) -> None:
+    """Raises UserError where the global batch does not divide among all devices of all processes, or leaves batch norm
+    a single image to take its statistics over.
+    """
     devices = jax.device_count()
     if batch_size % devices:
-        below, above = batch_size // devices * devices, (batch_size // devices + 1) * devices
+        above = (batch_size // devices + 1) * devices
         raise UserError(
-            f"config.batch_size: found {batch_size}, expected a multiple of the {devices} devices; "
-            f"try {below or above} or {above}"
+            f"config.batch_size: found {batch_size}, expected a multiple of the {devices} devices; try {above}"
+        )
+    if not synchronised and batch_size < 2 * devices:
+        raise UserError(
+            f"config.batch_size: found {batch_size} for {devices} devices with sync_batch_norm=False, expected at "
+            f"least 2 images a device; try {2 * devices}"
         )
 
 
@@ -34,7 +40,8 @@ def replicate(tree: Tree) -> Tree:
 
 def first_replica(tree: Tree) -> Tree:
     """The first local replica as numpy arrays of their own, which no later step's donation can touch."""
-    return jax.tree.map(lambda x: np.array(x.addressable_data(0)[0]), tree)
+    # Copied whole and indexed in numpy: indexed in JAX it would queue behind the step that was just dispatched.
+    return jax.tree.map(lambda x: np.array(x.addressable_data(0))[0], tree)
 
 
 def shard(batch: Tree) -> Tree:

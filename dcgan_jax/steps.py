@@ -139,7 +139,7 @@ def calibrate(config: ConfigDict, ema: state.Average) -> state.Average:
 
     Averaged statistics would not fit averaged parameters: averaging shrinks the noise in the weights, and with it the
     variance of what they compute. So they are the mean over 16 batches of 128 z, a function of parameters and seed,
-    on one device whatever the training ran on. Rule 4.
+    on one device whatever the training ran on. A conditional generator sees every label equally often. Rule 4.
     """
     generator, _ = models.from_config(config)
     key = latent.key(config.seed, latent.CALIBRATE)

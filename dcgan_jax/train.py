@@ -18,9 +18,9 @@ from ml_collections import ConfigDict
 from dcgan_jax import checkpoint, data, parallel, steps
 from dcgan_jax import config as configuration
 from dcgan_jax import state as states
-from dcgan_jax.errors import TrainingError, UserError
+from dcgan_jax.errors import TrainingError, UserError, check_writable
 from dcgan_jax.inference import TrainedGAN
-from dcgan_jax.monitor import Monitor
+from dcgan_jax.monitor import Monitor, last_recorded_step
 from dcgan_jax.state import GANState
 
 log = logging.getLogger("dcgan_jax")
@@ -41,27 +41,26 @@ def train(config: ConfigDict, workdir: str | Path) -> GANState:
     Raises UserError before anything is compiled or written, TrainingError where a loss is not finite, and Preempted
     after SIGTERM or SIGINT, with everything saved.
     """
-    config, workdir = configuration.validate(config), Path(workdir)
+    config = configuration.validate(config)
     if config.dtype == "float64" and jnp.result_type(float) != jnp.float64:
         raise UserError("config.dtype: found 'float64' without 64-bit JAX, expected 'float32'; or set JAX_ENABLE_X64=1")
-    parallel.check_batch_size(config.batch_size)
+    parallel.check_batch_size(config.batch_size, synchronised=config.sync_batch_norm)
+    workdir = check_writable(workdir, "--workdir")
     start = _check_workdir(workdir, config)
     if start >= config.num_steps:
         log.info("nothing to do: %s is at step %d of %d", workdir, start, config.num_steps)
-        with closing(checkpoint.Checkpoints(workdir, config.keep)) as checkpoints:
-            return checkpoints.restore(start, states.abstract(config))
+        return checkpoint.restore(workdir, start, states.abstract(config))[0]
     log.info("resuming %s from step %d" if start else "starting %s at step %d", workdir, start)
 
     image_set = data.load(config)
+    state = None
+    if start:
+        state, meta = checkpoint.restore(workdir, start, states.abstract(config))
+        _check_data(image_set.card, meta["data"], workdir)
+    # Up to here nothing was written.
     log.info("%d images of %s on %s", len(image_set.images), image_set.images.shape[1:], _devices())
-    workdir.mkdir(parents=True, exist_ok=True)
-    if jax.process_index() == 0:
-        (workdir / "config.json").write_text(config.to_json(indent=2) + "\n")
-    run = _Run(config, workdir, image_set)
-    try:
-        return run.train(start)
-    finally:
-        run.close()
+    with closing(_Run(config, workdir, image_set, start)) as run:
+        return run.train(jax.device_get(states.create(config)) if state is None else state)
 
 
 def _devices() -> str:
@@ -70,21 +69,16 @@ def _devices() -> str:
 
 
 def _check_workdir(workdir: Path, config: ConfigDict) -> int:
-    """The step to go on from. Raises UserError where the folder belongs to something else."""
+    """The step to go on from. Raises UserError where the folder belongs to something else, or has lost something."""
     available = checkpoint.steps(workdir)
-    record = workdir / "config.json"
-    if record.exists():
-        try:
-            old = json.loads(record.read_text())
-        except json.JSONDecodeError as error:
-            raise UserError(f"workdir: {str(record)!r} is not JSON ({error}); train in another --workdir") from error
-    elif available:
-        old = checkpoint.read(workdir, available[-1])[1]["config"]
-    else:
+    old = _recorded_config(workdir, available)
+    if old is None:
         ours = [name for name in ("metrics.jsonl", "samples", "tensorboard") if (workdir / name).exists()]
-        if ours or (workdir.exists() and not workdir.is_dir()):
-            what = f"holds {ours[0]} but no config.json" if ours else "is a file"
-            raise UserError(f"workdir: {str(workdir)!r} {what}, expected a run or a new folder; pass another --workdir")
+        if ours:
+            raise UserError(
+                f"workdir: {str(workdir)!r} holds {ours[0]} but no config.json, expected a run or a new folder; "
+                "pass another --workdir"
+            )
         return 0
     differing = configuration.differences(old, config.to_dict())
     if differing:
@@ -92,16 +86,46 @@ def _check_workdir(workdir: Path, config: ConfigDict) -> int:
             f"workdir: {str(workdir)!r} was written by another configuration ({'; '.join(differing)}); "
             "pass another --workdir, or the old values"
         )
+    recorded = last_recorded_step(workdir / "metrics.jsonl")
+    # The save of one checkpoint is over when the next begins; a run killed before that has none, and starts again.
+    if not available and recorded > 2 * old["checkpoint_every"]:
+        raise UserError(
+            f"workdir: {str(workdir)!r} has metrics up to step {recorded}, but no checkpoint, expected one every "
+            f"{old['checkpoint_every']} steps; bring its checkpoints back, or pass another --workdir to start anew"
+        )
     return available[-1] if available else 0
 
 
-class _Run:
-    """One run of the loop, with what it holds open."""
+def _recorded_config(workdir: Path, available: list[int]) -> dict[str, Any] | None:
+    """The configuration of the run in a folder: from config.json, or where that is damaged, from a checkpoint."""
+    try:
+        recorded = json.loads((workdir / "config.json").read_text())
+    except (OSError, ValueError):
+        recorded = None
+    if isinstance(recorded, dict):
+        return recorded
+    return checkpoint.read(workdir)[1]["config"] if available else None
 
-    def __init__(self, config: ConfigDict, workdir: Path, image_set: data.ImageSet):
-        self.config, self.workdir, self.image_set = config, workdir, image_set
+
+def _check_data(found: dict[str, Any], expected: dict[str, Any], workdir: Path) -> None:
+    names = [name for name in ("count", "crc32") if found[name] != expected[name]]
+    if names:
+        differing = "; ".join(f"{name}: {expected[name]!r} there, {found[name]!r} here" for name in names)
+        raise UserError(
+            f"config.data: the images are not those that {str(workdir)!r} was trained on ({differing}); "
+            "bring them back, or train in another --workdir"
+        )
+
+
+class _Run:
+    """One run of the loop from step `start` on, with what it holds open."""
+
+    def __init__(self, config: ConfigDict, workdir: Path, image_set: data.ImageSet, start: int):
+        self.config, self.image_set, self.start = config, image_set, start
         self.checkpoints = checkpoint.Checkpoints(workdir, config.keep)
         self.monitor: Monitor | None = None
+        if jax.process_index() == 0:
+            self.monitor = Monitor(workdir, config, start_step=start)
         self.batches = data.Batches(
             image_set,
             config.batch_size,
@@ -120,60 +144,41 @@ class _Run:
         if self.monitor:
             self.monitor.close()
 
-    def train(self, start: int) -> GANState:
+    def train(self, host_state: GANState) -> GANState:
         config = self.config
-        if start:
-            self._check_data(self.checkpoints.meta(start)["data"])
-            host_state = self.checkpoints.restore(start, states.abstract(config))
-        else:
-            host_state = jax.device_get(states.create(config))
-        if jax.process_index() == 0:
-            self.monitor = Monitor(
-                self.workdir, start_step=start, num_steps=config.num_steps, batch_size=config.batch_size
-            )
-        if start == 0:
-            if self.monitor:
-                self.monitor.images("reals", self.image_set.images[:GRID], 0)
+        if self.start == 0:
+            self._show_reals()
             self._sample(0, self._calibrated(host_state))
-
         train_step = parallel.map_step(steps.make_train_step(config, parallel.AXIS))
         state = parallel.replicate(host_state)
         pending: tuple[int, Any] | None = None
         with _stop_requests() as stop_requested:
-            for step in range(start + 1, config.num_steps + 1):
+            for step in range(self.start + 1, config.num_steps + 1):
                 state, metrics = train_step(state, parallel.shard(self.batches(step - 1)))
                 # The metrics of the step before: its numbers are there by now, and the device never waits for us.
                 if pending:
-                    self._report(*pending, start)
+                    self._report(*pending)
                 pending = (step, metrics)
-                stopping = stop_requested() is not None
-                sampling = step % config.sample_every == 0 or step == config.num_steps
-                saving = step % config.checkpoint_every == 0 or step == config.num_steps or stopping
+                last = step == config.num_steps
+                stopping = stop_requested() is not None and not last
+                sampling = last or step % config.sample_every == 0
+                saving = last or step % config.checkpoint_every == 0 or stopping
                 if sampling or saving:
-                    self._report(*pending, start)
+                    self._report(*pending)
                     pending = None
                     host_state = self._calibrated(parallel.first_replica(state))
+                    self._check_finite(step, host_state)
                     if sampling:
                         self._sample(step, host_state)
                     if saving:
-                        self._save(step, host_state)
+                        self.checkpoints.save(step, host_state, self.meta)
                 if stopping:
                     self.checkpoints.wait()
                     raise Preempted(f"stopped at step {step} on {stop_requested()}; the same command resumes")
         self.checkpoints.wait()
         return host_state
 
-    def _check_data(self, card: dict[str, Any]) -> None:
-        found, expected = self.image_set.card["count"], card["count"]
-        if found != expected:
-            raise UserError(
-                f"config.data: found {found} images, expected the {expected} that {str(self.workdir)!r} was trained "
-                "on; restore them, or train in another --workdir"
-            )
-        if self.image_set.card["crc32"] != card["crc32"]:
-            log.warning("the pixels of the images differ from those that this run was started with")
-
-    def _report(self, step: int, metrics: dict[str, jax.Array], start: int) -> None:
+    def _report(self, step: int, metrics: dict[str, jax.Array]) -> None:
         values = {name: float(value) for name, value in parallel.first_replica(metrics).items()}
         if not all(map(math.isfinite, values.values())):
             self._fail(step, ", ".join(f"{name} is {value}" for name, value in sorted(values.items())))
@@ -181,11 +186,16 @@ class _Run:
             return
         self.monitor.advance()
         logging_now = step % self.config.log_every == 0 or step == self.config.num_steps
-        if step == start + 1 and not logging_now:
+        if step == self.start + 1 and not logging_now:
             self.monitor.start_clock(step)
         if logging_now:
             epoch = step * self.config.batch_size / len(self.image_set.images)
             self.monitor.metrics(step, values | {"epoch": round(epoch, 4)})
+
+    def _check_finite(self, step: int, state: GANState) -> None:
+        # A loss stays finite a step longer than the weights that it came from.
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
+            self._fail(step, "the state holds numbers that are not finite")
 
     def _fail(self, step: int, what: str) -> None:
         self.checkpoints.wait()
@@ -205,11 +215,11 @@ class _Run:
             gan = TrainedGAN(self.config, serialization.to_state_dict(state))
             self.monitor.images(f"step_{step:08d}", gan.sample(GRID, self.config.seed), step)
 
-    def _save(self, step: int, state: GANState) -> None:
-        # A loss is finite a step longer than the weights that it came from.
-        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)):
-            self._fail(step, "the state holds numbers that are not finite")
-        self.checkpoints.save(step, state, self.meta)
+    def _show_reals(self) -> None:
+        if self.monitor:
+            # From all over the set: the first ones may all be of one class.
+            chosen = np.random.default_rng(self.config.seed).permutation(len(self.image_set.images))[:GRID]
+            self.monitor.images("reals", self.image_set.images[np.sort(chosen)], 0)
 
 
 @contextmanager
@@ -220,6 +230,7 @@ def _stop_requests() -> Iterator[Any]:
     def receive(number: int, frame: Any) -> None:
         received.append(signal.Signals(number).name)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        log.info("%s: saving after this step; Ctrl-C again ends at once", received[-1])
 
     try:
         previous = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -9,6 +9,7 @@ from absl import flags
 from dcgan_jax.errors import TrainingError, UserError
 
 USER_ERROR, FAILURE, STOPPED = 2, 1, 75
+INTERRUPTED = 130  # as a shell says of a command that Ctrl-C ended
 
 
 def run(main: Callable[[], int | None], usage: str, *, check: Callable[[list[str]], None] | None = None) -> None:
@@ -31,9 +32,11 @@ def run(main: Callable[[], int | None], usage: str, *, check: Callable[[list[str
         sys.exit(_complain(error, USER_ERROR))
     except TrainingError as error:
         sys.exit(_complain(error, FAILURE))
+    except KeyboardInterrupt:
+        sys.exit(_complain(KeyboardInterrupt("interrupted"), INTERRUPTED))
 
 
-def _complain(error: Exception, code: int) -> int:
+def _complain(error: BaseException, code: int) -> int:
     # absl wraps what went wrong into several lines, the reason last.
     text = str(error).strip()
     print(

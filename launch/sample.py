@@ -11,7 +11,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from dcgan_jax.errors import UserError
+from dcgan_jax.errors import UserError, check_writable
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, such as runs/digits")
 NUM = flags.DEFINE_integer("num", 64, "how many images", lower_bound=1)
@@ -31,7 +31,7 @@ def main() -> None:
     gan = load(WORKDIR.value, STEP.value)
     ending = {"grid": ".png", "png": "", "npz": ".npz"}[FORMAT.value]
     name = f"step_{gan.step:08d}_seed_{SEED.value}_num_{NUM.value}{ending}"
-    out = Path(OUT.value) if OUT.value else Path(WORKDIR.value) / "generated" / name
+    out = check_writable(OUT.value or Path(WORKDIR.value) / "generated" / name, "--out")
     if out.exists():
         raise UserError(f"--out: {str(out)!r} exists, expected a new name; pass another --out, or remove it")
 

@@ -18,8 +18,9 @@ WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; runs/NAME by 
 
 def check(arguments: list[str]) -> None:
     """Finds the mistakes in --config and --config.KEY that would end in a traceback of config_flags."""
-    for argument in arguments:
-        name, _, value = argument.lstrip("-").partition("=")
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, equals, value = argument.lstrip("-").partition("=")
+        value = value if equals else following
         if name.startswith("config."):
             check_field(name.removeprefix("config."))
         if name == "config" and value:
@@ -27,7 +28,7 @@ def check(arguments: list[str]) -> None:
             if not path.is_file():
                 known = ", ".join(sorted(map(str, Path("configs").glob("*.py")))) or "a file with get_config()"
                 raise UserError(f"--config: {str(path)!r} does not exist, expected a file such as {known}")
-            if "def get_config(" not in path.read_text():
+            if "def get_config(" not in path.read_text(errors="replace"):
                 raise UserError(
                     f"--config: {str(path)!r} does not define get_config(), expected a file like configs/digits.py"
                 )

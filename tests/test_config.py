@@ -38,6 +38,8 @@ def changed(**fields):
         ({"width": 2.5}, "a whole number"),
         ({"seed": 2**31}, "less than 2**31"),
         ({"batch_size": True}, "a whole number"),
+        ({"batch_size": 1}, "at least 2"),
+        ({"num_steps": 0}, "at least 1"),
     ],
 )
 def test_mistakes_are_told_in_one_line(fields, told):
@@ -95,6 +97,7 @@ def test_differences_name_what_a_resumed_run_may_not_change():
         "image_size: (64, 64) there, (32, 32) here",
         "width: 64 there, 32 here",
     ]
+    assert configuration.differences({}, changed().to_dict()) == [], "a field younger than the run had its default"
     as_json = old | {"image_size": [64, 64], "features": []}
     assert configuration.differences(as_json, changed().to_dict()) == []
 

@@ -127,7 +127,7 @@ def test_an_unreadable_image_is_named_and_left_out(pictures, caplog):
 def test_more_than_one_in_a_hundred_unreadable_stops(pictures):
     for i in range(3):
         (pictures / f"broken{i}.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
-    with pytest.raises(UserError, match="3 of the 203 images"):
+    with pytest.raises(UserError, match=r"3 of the first 3 images .* of all 203"):
         folder.read(str(pictures), (8, 8), 3)
 
 
@@ -136,7 +136,7 @@ def test_a_truncated_jpeg_is_unreadable_and_not_half_grey(tmp_path):
     noise.save(tmp_path / "whole.jpg")
     whole = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="1 of the 2 images"):
+    with pytest.raises(UserError, match="1 of the first 1 images"):
         folder.read(str(tmp_path), (8, 8), 3)
 
 
@@ -221,6 +221,11 @@ def test_classes_without_labels_are_told(idx_folder):
     (idx_folder / "train-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(UserError, match="have no labels"):
         data.load(idx_config(idx_folder, num_classes=10))
+
+
+def test_a_class_that_no_image_has_is_told(idx_folder):
+    with pytest.raises(UserError, match=r"10 labels from 0 to 9, expected all from 0 to 11; pass .*num_classes=10"):
+        data.load(idx_config(idx_folder, num_classes=12))
 
 
 def test_mnist_itself(data_dir):

@@ -222,8 +222,15 @@ def test_an_output_does_not_depend_on_the_rest_of_its_batch(tiny, per_unit):
     np.testing.assert_allclose(generator.apply(weights, z)[:1], generator.apply(weights, z[:1]), atol=1e-6)
 
 
+def test_the_generators_units_are_rectified(monkeypatch):
+    calls = []
+    monkeypatch.setattr(nn, "relu", lambda x: calls.append(x.shape) or jax.nn.relu(x))
+    jax.eval_shape(Generator().init, jax.random.key(0), jnp.zeros((2, 100)))
+    assert calls == [(2, 4, 4, 1024), (2, 8, 8, 512), (2, 16, 16, 256), (2, 32, 32, 128)]
+
+
 def test_the_slopes_are_the_papers(monkeypatch):
     slopes = []
     monkeypatch.setattr(nn, "leaky_relu", lambda x, slope: slopes.append(slope) or jax.nn.leaky_relu(x, slope))
-    Discriminator().init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    jax.eval_shape(Discriminator().init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     assert slopes == [0.2] * 4

@@ -9,13 +9,14 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from conftest import ROOT, SMALL, launch
 from PIL import Image
 
-from dcgan_jax import checkpoint, train
+from dcgan_jax import checkpoint, state, steps, train
 from dcgan_jax.errors import TrainingError, UserError
 
 
@@ -99,6 +100,7 @@ def test_a_stop_request_saves_and_exits_with_75(straight_run, tmp_path):
 
 WRONG = [
     (("--config=configs/nothing.py",), "does not exist"),
+    (("--config", "configs/no_such_file.py"), "'configs/no_such_file.py' does not exist"),
     (("--config=configs/digits.py:papr",), "expected one of 'default', 'paper', 'torch'"),
     (("--config=configs/digits.py", "--config.generater_lr=1"), "did you mean config.generator_lr?"),
     (("--config=configs/digits.py", "--config.batch_size=many"), "--config.batch_size=many"),
@@ -108,7 +110,7 @@ WRONG = [
     ((), "--config: missing"),
     (("--config=README.md",), "get_config()"),
     (("--config=configs/folder.py", "--config.data.path=/does/not/exist"), "'/does/not/exist' does not exist"),
-    (("--config=configs/digits.py", "--config.batch_size=63"), "multiple of the 2 devices; try 62 or 64"),
+    (("--config=configs/digits.py", "--config.batch_size=63"), "multiple of the 2 devices; try 64"),
 ]
 
 
@@ -136,17 +138,49 @@ def test_someone_elses_folder_is_refused(tiny, tmp_path):
         train.train(tiny(image_size=(16, 16)), tmp_path)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tiny, tmp_path):
-    config = tiny(generator_lr=1e30, discriminator_lr=1e30, num_steps=40, checkpoint_every=1, log_every=1)
+def poisoned(poison, step, make_train_step=steps.make_train_step):
+    """make_train_step, but for one step that goes wrong."""
+
+    def make(config, axis_name=None):
+        train_step = make_train_step(config, axis_name)
+
+        def run(current, batch):
+            updated, metrics = train_step(current, batch)
+            return poison(updated, metrics, jnp.where(updated.step == step, jnp.nan, 1.0))
+
+        return run
+
+    return make
+
+
+def bad_loss(state, metrics, factor):
+    return state, metrics | {"g_loss": factor * metrics["g_loss"]}
+
+
+def bad_weights(state, metrics, factor):
+    params = jax.tree.map(lambda leaf: factor * leaf, state.generator.params)
+    return state.replace(generator=state.generator.replace(params=params)), metrics
+
+
+@pytest.mark.parametrize("poison", [bad_loss, bad_weights])
+@pytest.mark.parametrize("checkpoint_every", [1, 2])
+def test_what_is_not_finite_stops_the_run_and_is_never_saved(tiny, tmp_path, monkeypatch, poison, checkpoint_every):
+    monkeypatch.setattr(steps, "make_train_step", poisoned(poison, 4))
+    config = tiny(num_steps=40, checkpoint_every=checkpoint_every)
     with pytest.raises(TrainingError) as error:
         train.train(config, tmp_path / "run")
-    told = str(error.value)
-    assert "step " in told
-    assert "learning rates" in told
-    assert "\n" not in told
-    for step in checkpoint.steps(tmp_path / "run"):
-        state, _ = checkpoint.read(tmp_path / "run", step)
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state)), "a checkpoint that is not good"
+    last = {1: 3, 2: 2}[checkpoint_every]
+    assert checkpoint.steps(tmp_path / "run")[-1] == last
+    assert str(error.value).startswith("step 4: ")
+    assert f"the checkpoint of step {last} is the last good one" in str(error.value)
+    assert "learning rates" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_failure_of_training_exits_with_1(tmp_path):
+    done = launch("train", *SMALL, "--config.generator_lr=1e30", "--config.num_steps=9", f"--workdir={tmp_path}/run")
+    assert done.returncode == 1
+    assert "there is no checkpoint yet" in done.stderr.splitlines()[-1]
 
 
 def test_the_newest_checkpoints_are_kept(tiny, tmp_path):
@@ -170,12 +204,37 @@ def test_plain_orbax_restores_the_documented_tree(straight_run):
 
 
 def test_a_checkpoint_of_another_network_names_the_leaf(straight_run, tiny):
-    from dcgan_jax import state
-
-    checkpoints = checkpoint.Checkpoints(straight_run, keep=3)
     with pytest.raises(UserError, match=r"leaf discriminator/batch_stats/norm_1/mean: found float32\[8\]"):
-        checkpoints.restore(40, state.abstract(tiny(width=8, latent_dim=100)))
-    checkpoints.close()
+        checkpoint.restore(straight_run, 40, state.abstract(tiny(width=8, latent_dim=100)))
+
+
+def test_a_damaged_config_file_does_not_cost_the_run(straight_run, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(straight_run, workdir)
+    (workdir / "config.json").write_text("")
+    assert "nothing to do" in launch("train", *SMALL, "--config.num_steps=40", f"--workdir={workdir}").stderr
+    done = launch("train", *SMALL, "--config.num_steps=40", "--config.width=5", f"--workdir={workdir}")
+    assert "width: 4 there, 5 here" in done.stderr
+
+
+def test_lost_checkpoints_are_not_a_fresh_start(straight_run, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(straight_run, workdir)
+    shutil.rmtree(workdir / "checkpoints")
+    with (workdir / "metrics.jsonl").open("a") as record:
+        record.write('{"step": 41}\n')
+    before = (workdir / "metrics.jsonl").read_bytes()
+    done = launch("train", *SMALL, "--config.num_steps=60", f"--workdir={workdir}")
+    assert done.returncode == 2
+    assert "metrics up to step 41, but no checkpoint" in done.stderr
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_workdir_that_cannot_be_is_told(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    for workdir, told in ((tmp_path / "file" / "run", "is a file"), ("gs://bucket/run", "expected a local path")):
+        with pytest.raises(UserError, match=told):
+            train.train(tiny(), workdir)
 
 
 def test_images_that_have_changed_are_noticed(tiny, tmp_path, monkeypatch):
@@ -186,7 +245,12 @@ def test_images_that_have_changed_are_noticed(tiny, tmp_path, monkeypatch):
     config = tiny(num_steps=1)
     config.data.update(source="folder", path=str(pictures))
     train.train(config, tmp_path / "run")
-    (pictures / "0.png").unlink()
     config.num_steps = 2
-    with pytest.raises(UserError, match="found 7 images, expected the 8"):
+    record = (tmp_path / "run" / "config.json").read_bytes()
+    Image.new("L", (16, 16), 99).save(pictures / "0.png")
+    with pytest.raises(UserError, match="crc32"):
         train.train(config, tmp_path / "run")
+    (pictures / "0.png").unlink()
+    with pytest.raises(UserError, match="count: 8 there, 7 here"):
+        train.train(config, tmp_path / "run")
+    assert (tmp_path / "run" / "config.json").read_bytes() == record

@@ -53,17 +53,24 @@ def read(
 
     images = np.empty((len(names), *image_size, channels), np.uint8)
     kept: list[int] = []
+    unreadable = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        progress = tqdm(total=len(names), desc="reading images", unit=" images", disable=None, leave=False)
-        for i, result in enumerate(pool.map(decode, names)):
-            progress.update()
-            if isinstance(result, str):
-                log.warning("unreadable image, left out: %s (%s)", root / names[i], result)
+        results = tqdm(pool.map(decode, names), "reading images", len(names), unit=" images", disable=None, leave=False)
+        for i, result in enumerate(results):
+            if isinstance(result, np.ndarray):
+                images[len(kept)] = result
+                kept.append(i)
                 continue
-            images[len(kept)] = result
-            kept.append(i)
-        progress.close()
-    _report(path, len(names), len(names) - len(kept))
+            unreadable += 1
+            log.warning("unreadable image, left out: %s (%s)", root / names[i], result)
+            if unreadable > TOLERATED * len(names):
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise UserError(
+                    f"config.data.path: {unreadable} of the first {i + 1} images in {path!r} are unreadable, expected "
+                    f"at most {TOLERATED:.0%} of all {len(names)}; remove or repair the files named above"
+                )
+    if unreadable:
+        log.warning("%d of the %d images in %s are unreadable and left out", unreadable, len(names), path)
     labels = _labels([names[i] for i in kept]) if num_classes else None
     return images[: len(kept)], labels
 
@@ -74,16 +81,6 @@ def _image_names(root: Path) -> Iterator[str]:
         for name in files:
             if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:
                 yield (Path(folder) / name).relative_to(root).as_posix()
-
-
-def _report(path: str, count: int, unreadable: int) -> None:
-    if unreadable > TOLERATED * count:
-        raise UserError(
-            f"config.data.path: {unreadable} of the {count} images in {path!r} are unreadable, expected at most "
-            f"{TOLERATED:.0%}; remove or repair the files named above"
-        )
-    if unreadable:
-        log.warning("%d of the %d images in %s are unreadable and left out", unreadable, count, path)
 
 
 def _labels(names: list[str]) -> np.ndarray | None:

@@ -1,5 +1,7 @@
 """One image of any kind to the pixels that a network is trained on."""
 
+import math
+
 import numpy as np
 from PIL import Image, ImageOps
 
@@ -43,10 +45,10 @@ def _centre(size: tuple[int, int], proportion: float) -> tuple[float, float, flo
     return left, top, left + crop_width, top + crop_height
 
 
-def grid(images: np.ndarray, columns: int | None = None) -> Image.Image:
-    """Images uint8 [N, H, W, C] side by side in rows, by default as a square, with 2 black pixels between them."""
+def grid(images: np.ndarray) -> Image.Image:
+    """Images uint8 [N, H, W, C], N at least 1, in rows of as many as columns, with 2 black pixels between them."""
     count, height, width, channels = images.shape
-    columns = min(columns or int(np.ceil(np.sqrt(count))), count)
+    columns = math.ceil(math.sqrt(count))
     rows, gap = -(-count // columns), 2
     canvas = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), np.uint8)
     for i, image in enumerate(images):

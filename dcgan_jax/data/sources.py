@@ -1,7 +1,6 @@
 """Where images come from: scikit-learn's digits, a folder, MNIST-style idx files, tensorflow-datasets."""
 
 import gzip
-import importlib
 import logging
 import zlib
 from pathlib import Path
@@ -38,25 +37,33 @@ def load(config: ConfigDict) -> ImageSet:
         raise UserError(f"config.data: the {source} source holds no image; choose another with --config.data.source")
     if config.num_classes:
         labels = _check_labels(labels, len(images), config.num_classes)
-    card = {"source": source, "path": config.data.path, "name": config.data.name, "count": len(images)}
+    labels = labels if config.num_classes else None
     # A checksum is enough to notice that the images are not those that a run was started with.
-    card["crc32"] = zlib.crc32(images.data)
-    return ImageSet(images, labels if config.num_classes else None, card)
+    checksum = zlib.crc32(images.data, 0 if labels is None else zlib.crc32(labels.data))
+    card = {
+        "source": source,
+        "path": config.data.path,
+        "name": config.data.name,
+        "split": config.data.split if source == "tfds" else "",
+        "count": len(images),
+        "crc32": checksum,
+    }
+    return ImageSet(images, labels, card)
 
 
 def _check_labels(labels: np.ndarray | None, count: int, num_classes: int) -> np.ndarray:
     if labels is None:
         raise UserError(
-            f"config.num_classes: found {num_classes}, but the images have no labels; put each class into a folder "
-            "of its own, or pass --config.num_classes=0"
+            f"config.num_classes: found {num_classes}, but the images have no labels, expected a folder for each class "
+            "(folder) or a labels file beside the images (idx); or pass --config.num_classes=0"
         )
     if len(labels) != count:
         raise UserError(f"config.data.path: found {len(labels)} labels for {count} images, expected one each")
     found = np.unique(labels)
-    if found[0] < 0 or found[-1] >= num_classes:
+    if found.tolist() != list(range(num_classes)):
         raise UserError(
-            f"config.num_classes: found {num_classes}, but labels go from {found[0]} to {found[-1]}; "
-            f"pass --config.num_classes={found[-1] + 1}"
+            f"config.num_classes: found {num_classes}, but the images have {len(found)} labels from {found[0]} to "
+            f"{found[-1]}, expected all from 0 to {num_classes - 1}; pass --config.num_classes={found[-1] + 1}"
         )
     return labels.astype(np.int32)
 
@@ -80,7 +87,7 @@ def _folder(config: ConfigDict) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _idx(config: ConfigDict) -> tuple[np.ndarray, np.ndarray | None]:
     """MNIST's own format, gzipped or not; a folder stands for its train-images-idx3-ubyte."""
-    path = Path(config.data.path)
+    path = Path(config.data.path).expanduser()
     if not config.data.path or not path.exists():
         raise UserError(
             f"config.data.path: {config.data.path!r} does not exist, expected an idx file such as "
@@ -128,17 +135,20 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
 
 def _tfds(config: ConfigDict) -> tuple[np.ndarray, np.ndarray | None]:
     """An image data set of tensorflow-datasets, read as array records, without TensorFlow."""
-    tfds = importlib.import_module("tensorflow_datasets")
+    import tensorflow_datasets as tfds  # imported late: only this source needs it
+
     name = config.data.name
     try:
         builder = tfds.builder(name, data_dir=config.data.path or None, file_format="array_record")
+        if "image" not in builder.info.features:
+            raise ValueError(f"it has {', '.join(builder.info.features)}, and no image")
         builder.download_and_prepare()
         source = builder.as_data_source(split=config.data.split)
-    except Exception as error:  # whatever a builder raises: no such set, a download, a checksum, TensorFlow missing, ...
+    except Exception as error:  # no such set, a failed download, no TensorFlow
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"config.data.name: tfds cannot give {name!r} ({reason}); check the name, install the extra 'tfds' for sets "
-            "that need TensorFlow to be prepared, or use a copy: --config.data.source=folder --config.data.path=..."
+            f"config.data.name: tfds cannot give {name!r} ({reason}); check the name, install the extra 'tfds' for "
+            "sets that need TensorFlow to be prepared, or use a copy: --config.data.source=folder --config.data.path=..."
         ) from error
     log.info("reading %d images of %s", len(source), name)
     images = np.empty((len(source), *config.image_size, config.channels), np.uint8)
