@@ -40,6 +40,13 @@ def tiny():
     return make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _compile_once(tmp_path_factory):
+    """The launchers of one session share what they compile."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
 def launch(script: str, *arguments: object, devices: int = 1, **environment: str) -> subprocess.CompletedProcess:
     """Runs a launcher as a user would, in a process of its own."""
     flags = f"--xla_force_host_platform_device_count={devices}" if devices > 1 else ""

@@ -148,7 +148,7 @@ def _tfds(config: ConfigDict) -> tuple[np.ndarray, np.ndarray | None]:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"config.data.name: tfds cannot give {name!r} ({reason}); check the name, install the extra 'tfds' for "
-            "sets that need TensorFlow to be prepared, or use a copy: --config.data.source=folder --config.data.path=..."
+            "sets that need TensorFlow to be prepared, or use your copy with --config.data.source=folder"
         ) from error
     log.info("reading %d images of %s", len(source), name)
     images = np.empty((len(source), *config.image_size, config.channels), np.uint8)
