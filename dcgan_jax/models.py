@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from dcgan_jax.config import layers
@@ -26,7 +27,7 @@ WEIGHT_INIT = nn.initializers.normal(0.02)
 LEAK = 0.2
 
 
-def gain_init(key: Array, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
+def gain_init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
     """Gains of batch norm: N(1, 0.02)."""
     return 1 + 0.02 * jax.random.normal(key, shape, dtype)
 
@@ -120,7 +121,7 @@ class Network(nn.Module):
     norm_affine: bool = True
     norm_per_unit: bool = False
     axis_name: str | None = None
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     def _norm(self, name: str) -> BatchNorm:
         return BatchNorm(self.norm_epsilon, self.norm_momentum, self.norm_affine, self.axis_name, name=name)

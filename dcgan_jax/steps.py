@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from dcgan_jax import latent, losses, models, state
@@ -28,7 +29,7 @@ CALIBRATION_BATCH = 128
 CALIBRATION_BATCHES = 16
 
 
-def scale(images: Array, dtype: jnp.dtype = jnp.float32) -> Array:
+def scale(images: Array, dtype: DTypeLike = jnp.float32) -> Array:
     """uint8 images to [-1, 1]."""
     return images.astype(dtype) / 127.5 - 1
 

@@ -70,6 +70,17 @@ def test_other_devices_give_the_same_run(straight_run, tmp_path):
         assert one["g_loss"] == pytest.approx(other["g_loss"], rel=1e-4)
 
 
+def test_other_devices_give_the_same_state_in_float64(tmp_path):
+    # Not in float32: Adam's first steps turn the sign of a rounding error into a whole step.
+    arguments = (*SMALL, "--config.num_steps=3", "--config.dtype=float64")
+    for devices in (1, 4):
+        done = launch("train", *arguments, f"--workdir={tmp_path}/{devices}", devices=devices, JAX_ENABLE_X64="1")
+        assert done.returncode == 0, done.stderr
+    one, four = (checkpoint.read(tmp_path / str(devices))[0] for devices in (1, 4))
+    assert one["generator"]["params"]["conv_0"]["kernel"].dtype == np.float64
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-8), one, four)
+
+
 def test_records_beyond_the_checkpoint_are_written_again(straight_run, tmp_path):
     # As after a crash at step 30: the newest checkpoint is 20, the record goes further and its last line is cut.
     workdir = tmp_path / "run"
