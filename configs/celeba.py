@@ -4,7 +4,7 @@
 
 FOLDER holds the images (img_align_celeba, at any depth). The network is the released faces network: 5x5 kernels, width
 128, z to 4x4x1024 with one gain a unit. The paper trained for 25 epochs on 350,000 face boxes of its own; 25 epochs of
-CelebA's 202,599 images are 40,000 batches of 128.
+CelebA's 202,599 images are 40,000 batches of 128. The crop is the largest centred square, wider than the paper's.
 
 `celeba.py:paper` follows the released code, whose networks learn from alternate batches: 20,000 updates of each.
 `celeba.py:torch` is the widely copied port (4x4 kernels, width 64, batch 64), 80,000 batches.

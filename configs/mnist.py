@@ -7,6 +7,8 @@ FOLDER holds train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz.
 `mnist.py:paper` is the released network: labels joined at every layer, hidden dense layers of 1024, sigmoid output,
 batch norm without gain and bias, L2 2.5e-5. It was trained for 100 epochs of 50,000 images and another 100 in which the
 learning rate falls to zero: 78,000 batches of 128, or 39,000 updates of each network from alternate ones.
+
+The default and `:torch` have 4x4 kernels, no dense layers, and labels joined at every layer too.
 """
 
 from dcgan_jax import config as configuration

@@ -77,11 +77,13 @@ MAY_CHANGE = frozenset({"recipe", "num_steps", "log_every", "sample_every", "che
 def recipe(name: str = "default") -> ConfigDict:
     """A configuration by recipe.
 
-    'default': 4x4 kernels, Gaussian z, moving average of the generator.
-    'paper': bit-faithful to the paper and its released code: 5x5 kernels, width 128, uniform z, batch 128, gains per
+    'default': 'torch' with a moving average of the generator, unless the file in configs/ says otherwise.
+    'paper': faithful to the paper and its released code: 5x5 kernels, width 128, uniform z, batch 128, gains per
         unit in the generator's first batch norm, epsilon 1e-8, L2 1e-5 on every parameter. The released code updates
-        the networks on alternate batches; a step here stands for two of its batches, one update of each.
-    'torch': the widely copied 2015 port: 4x4 kernels, width 64, batch 64, Gaussian z, no moving average.
+        the networks on alternate batches; a step here stands for two of its batches, one update of each. Only the
+        making of images departs from it: by running statistics, so that an image does not depend on its batch.
+    'torch': the widely copied 2015 port: 4x4 kernels, width 64, batch 64, Gaussian z, no moving average. (Its stride-1
+        convolutions from 1x1 to 4x4 and back are the projection and the logit's dense layer here.)
 
     Raises UserError for another name.
     """
@@ -263,5 +265,5 @@ def _check_layers(config: ConfigDict) -> None:
         nearest = tuple(max(step, round(side / step) * step) for side in config.image_size)
         raise UserError(
             f"config.image_size: found {config.image_size}, expected multiples of {step}, the product of the "
-            f"{len(strides)} strides; try {nearest[0]},{nearest[1]} or other strides"
+            f"{len(strides)} strides; try --config.image_size={nearest[0]},{nearest[1]} or other strides"
         )

@@ -138,7 +138,8 @@ class TrainedGAN:
         labels = np.asarray(labels if labels is not None else [])
         fits = labels.shape == (count,) and np.issubdtype(labels.dtype, np.integer)
         if not fits or (count and not 0 <= labels.min() <= labels.max() < classes):
-            raise UserError(f"labels: expected {count} whole numbers from 0 to {classes - 1}, one an image")
+            found = f"{len(labels)} of {np.unique(labels).tolist()[:9]}" if labels.ndim == 1 else str(labels.shape)
+            raise UserError(f"labels: found {found}, expected {count} whole numbers from 0 to {classes - 1}")
         return labels.astype(np.int32)
 
 

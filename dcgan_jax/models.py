@@ -160,14 +160,15 @@ class Generator(Network):
             x = self._dense(units, f"dense_{i}")(self._join(x, labels))
             x = nn.relu(self._norm(f"dense_norm_{i}")(x, train=train))
 
+        # "Project and reshape" in figure 1 of the paper.
         first_map = (height // inwards, width // inwards, features[0])
         x = self._dense(math.prod(first_map), "project")(self._join(x, labels))
         if not self.norm_per_unit:
             x = x.reshape(-1, *first_map)
         x = nn.relu(self._norm("project_norm")(x, train=train)).reshape(-1, *first_map)
 
-        for i, (width, stride) in enumerate(zip(features[1:], strides[:-1], strict=True)):
-            x = Conv(width, self.kernel_size, stride, transpose=True, name=f"conv_{i}")(self._join(x, labels))
+        for i, (units, stride) in enumerate(zip(features[1:], strides[:-1], strict=True)):
+            x = Conv(units, self.kernel_size, stride, transpose=True, name=f"conv_{i}")(self._join(x, labels))
             x = nn.relu(self._norm(f"norm_{i}")(x, train=train))
 
         last = f"conv_{len(strides) - 1}"

@@ -121,7 +121,7 @@ class _Run:
     """One run of the loop from step `start` on, with what it holds open."""
 
     def __init__(self, config: ConfigDict, workdir: Path, image_set: data.ImageSet, start: int):
-        self.config, self.image_set, self.start = config, image_set, start
+        self.config, self.workdir, self.image_set, self.start = config, workdir, image_set, start
         self.checkpoints = checkpoint.Checkpoints(workdir, config.keep)
         self.monitor: Monitor | None = None
         if jax.process_index() == 0:
@@ -176,6 +176,7 @@ class _Run:
                     self.checkpoints.wait()
                     raise Preempted(f"stopped at step {step} on {stop_requested()}; the same command resumes")
         self.checkpoints.wait()
+        log.info("done: step %d; python launch/sample.py --workdir=%s makes images", config.num_steps, self.workdir)
         return host_state
 
     def _report(self, step: int, metrics: dict[str, jax.Array]) -> None:
@@ -230,7 +231,7 @@ def _stop_requests() -> Iterator[Any]:
     def receive(number: int, frame: Any) -> None:
         received.append(signal.Signals(number).name)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        log.info("%s: saving after this step; Ctrl-C again ends at once", received[-1])
+        log.info("%s: saving after this step; Ctrl-C now ends at once", received[-1])
 
     try:
         previous = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,6 +1,6 @@
 """Trains a DCGAN: python launch/train.py --config=configs/NAME.py[:RECIPE] [--workdir=DIR] [--config.KEY=VALUE ...]
 
-Without --workdir the run is in runs/NAME. The same command again resumes.
+Without --workdir the run is in runs/NAME. The same command again resumes. dcgan_jax/config.py explains every KEY.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; runs/NAME by 
 
 def check(arguments: list[str]) -> None:
     """Finds the mistakes in --config and --config.KEY that would end in a traceback of config_flags."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         name, equals, value = argument.lstrip("-").partition("=")
         value = value if equals else following
         if name.startswith("config."):
@@ -26,8 +26,9 @@ def check(arguments: list[str]) -> None:
         if name == "config" and value:
             path = Path(value.partition(":")[0])
             if not path.is_file():
-                known = ", ".join(sorted(map(str, Path("configs").glob("*.py")))) or "a file with get_config()"
-                raise UserError(f"--config: {str(path)!r} does not exist, expected a file such as {known}")
+                known = ", ".join(sorted(map(str, Path("configs").glob("*.py"))))
+                expected = f"one of {known}" if known else "configs/NAME.py, seen from the folder of the repository"
+                raise UserError(f"--config: {str(path)!r} does not exist, expected {expected}")
             if "def get_config(" not in path.read_text(errors="replace"):
                 raise UserError(
                     f"--config: {str(path)!r} does not define get_config(), expected a file like configs/digits.py"

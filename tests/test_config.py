@@ -21,7 +21,7 @@ def changed(**fields):
         ({"image_size": (50, 50)}, "found (50, 50), expected multiples of 8"),
         ({"image_size": (64, 64, 64)}, "height,width"),
         ({"image_size": (0,)}, "height,width"),
-        ({"image_size": (96, 50)}, "try 96,48"),
+        ({"image_size": (96, 50)}, "try --config.image_size=96,48"),
         ({"channels": 4}, "1 (grey) or 3 (colour)"),
         ({"batch_size": 0}, "at least 1"),
         ({"generator_lr": -1.0}, "above 0"),

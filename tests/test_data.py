@@ -140,7 +140,7 @@ def test_a_truncated_jpeg_is_unreadable_and_not_half_grey(tmp_path):
         folder.read(str(tmp_path), (8, 8), 3)
 
 
-@pytest.mark.parametrize(("path", "told"), [("", "does not exist"), ("nowhere", "does not exist"), ("file", "is not")])
+@pytest.mark.parametrize(("path", "told"), [("", "missing"), ("nowhere", "does not exist"), ("file", "is not")])
 def test_a_wrong_folder_is_told(tmp_path, monkeypatch, path, told):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")

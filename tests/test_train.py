@@ -120,6 +120,7 @@ WRONG = [
     (("--config=configs/digits.py", "loose"), "found 'loose'"),
     ((), "--config: missing"),
     (("--config=README.md",), "get_config()"),
+    (("--config=configs/folder.py",), "config.data.path: missing"),
     (("--config=configs/folder.py", "--config.data.path=/does/not/exist"), "'/does/not/exist' does not exist"),
     (("--config=configs/digits.py", "--config.batch_size=63"), "multiple of the 2 devices; try 64"),
 ]
@@ -133,6 +134,12 @@ def test_a_mistake_ends_with_2_and_one_line_before_anything_is_written(tmp_path,
     assert len(errors) == 1
     assert told in errors[0]
     assert not (tmp_path / "run").exists()
+
+
+def test_no_argument_at_all_is_a_mistake_too():
+    done = launch("train")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "--config: missing" in done.stderr
 
 
 def test_another_configuration_does_not_touch_the_run(straight_run):

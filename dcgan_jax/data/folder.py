@@ -33,9 +33,8 @@ def read(
     root = Path(path).expanduser()
     if not path or not root.is_dir():
         what = "is not a folder" if path and root.exists() else "does not exist"
-        raise UserError(
-            f"config.data.path: {path!r} {what}, expected a folder of images; pass --config.data.path=FOLDER"
-        )
+        found = f"{path!r} {what}" if path else "missing"
+        raise UserError(f"config.data.path: {found}, expected a folder of images; pass --config.data.path=FOLDER")
     names = sorted(_image_names(root))
     if not names:
         raise UserError(
