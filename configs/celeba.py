@@ -20,9 +20,5 @@ def get_config(recipe: str = "default"):
     config.data.path = "data/img_align_celeba"
     config.num_steps = {"default": 40_000, "paper": 20_000, "torch": 80_000}[recipe]
     if recipe == "default":
-        config.kernel_size = 5
-        config.width = 128
-        config.batch_size = 128
-        config.prior = "uniform"
-        config.norm_per_unit = True
+        config.update(configuration.PAPER_NETWORK)
     return config

@@ -21,9 +21,5 @@ def get_config(recipe: str = "default"):
     config.data.path = "data/lsun_bedroom"
     config.num_steps = {"default": 117_000, "paper": 58_500, "torch": 234_000}[recipe]
     if recipe == "default":
-        config.kernel_size = 5
-        config.width = 128
-        config.batch_size = 128
-        config.prior = "uniform"
-        config.norm_per_unit = True
+        config.update(configuration.PAPER_NETWORK)
     return config

@@ -70,6 +70,9 @@ def default_config() -> ConfigDict:
     return config
 
 
+# The networks of the paper's 64x64 experiments, and the batch that they were trained with.
+PAPER_NETWORK = dict(kernel_size=5, width=128, prior="uniform", norm_per_unit=True, batch_size=128)
+
 # Fields that a run may change when it is resumed: none of them alters what an already finished step computed.
 MAY_CHANGE = frozenset({"recipe", "num_steps", "log_every", "sample_every", "checkpoint_every", "keep", "data.path"})
 
@@ -95,12 +98,8 @@ def recipe(name: str = "default") -> ConfigDict:
         config.ema_decay = 0.0
         return config
     if name == "paper":
-        config.kernel_size = 5
-        config.width = 128
-        config.prior = "uniform"
-        config.batch_size = 128
+        config.update(PAPER_NETWORK)
         config.norm_epsilon = 1e-8
-        config.norm_per_unit = True
         config.l2 = 1e-5
         config.fresh_z = True
         config.ema_decay = 0.0
