@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from flax import serialization
 
 from dcgan_jax import __version__
-from dcgan_jax.errors import UserError
+from dcgan_jax.errors import UserError, local_path
 from dcgan_jax.state import GANState
 
 log = logging.getLogger("dcgan_jax")
@@ -55,7 +55,7 @@ class Checkpoints:
 
 def steps(workdir: str | Path) -> list[int]:
     """The steps of which a run has checkpoints, oldest first."""
-    directory = Path(workdir).expanduser().absolute() / "checkpoints"
+    directory = local_path(workdir, "workdir").absolute() / "checkpoints"
     return sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
 
 
@@ -64,7 +64,7 @@ def read(workdir: str | Path, step: int | None = None) -> tuple[Tree, dict[str, 
 
     Raises UserError where there is no run, no checkpoint, or none of this step.
     """
-    where = str(Path(workdir).expanduser())
+    where = str(local_path(workdir, "workdir"))
     available = steps(workdir)
     if not available:
         what = "holds no checkpoint" if Path(where).is_dir() else "does not exist"
@@ -75,11 +75,17 @@ def read(workdir: str | Path, step: int | None = None) -> tuple[Tree, dict[str, 
         listed = ", ".join(map(str, available))
         raise UserError(f"step: {where!r} has no checkpoint of step {step}, expected one of {listed}")
     directory = Path(where).absolute() / "checkpoints" / str(step)
-    # Without a manager, which would tidy up the folder: a run may be training in it.
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-        tree = reader.restore(directory / "state", args=ocp.args.StandardRestore())
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        meta = reader.restore(directory / "meta", args=ocp.args.JsonRestore())
+    try:
+        # Without a manager, which would tidy up the folder: a run may be training in it.
+        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+            tree = reader.restore(directory / "state", args=ocp.args.StandardRestore())
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            meta = reader.restore(directory / "meta", args=ocp.args.JsonRestore())
+    except Exception as error:  # orbax and what it stands on raise anything on a damaged file
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"checkpoint: {str(directory)!r} is damaged ({reason[:200]}); move that folder away to use the one before"
+        ) from error
     return tree, meta
 
 

@@ -163,8 +163,8 @@ def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_field(path: str) -> None:
-    """Raises UserError, with the nearest name, unless there is a field of this name, such as 'data.path'."""
+def check_field(path: str) -> Any:
+    """The default of the field of this name, such as 'data.path'. Raises UserError, with the nearest name, if none."""
     fields, prefix = default_config().to_dict(), ""
     for name in path.split("."):
         if not isinstance(fields, dict) or name not in fields:
@@ -174,6 +174,7 @@ def check_field(path: str) -> None:
             advice = f"did you mean config.{prefix}{close[0]}?" if close else listed
             raise UserError(f"config.{path}: unknown field; {advice}")
         fields, prefix = fields[name], f"{prefix}{name}."
+    return fields
 
 
 def _check_fields(found: dict[str, Any], expected: dict[str, Any], prefix: str) -> None:
@@ -257,12 +258,24 @@ def _check_layers(config: ConfigDict) -> None:
         if smallest_overlap < 0 or (stride == 1 and smallest_overlap % 2):
             raise UserError(
                 f"config.kernel_size: found {config.kernel_size} with a stride of {stride}, expected an odd kernel "
-                "for stride 1 and none smaller than the stride; try 3 or 5"
+                "for stride 1 and none smaller than the stride; "
+                f"try {2 * (max(strides) // 2) + (1 if max(strides) > 2 else 3)}"
             )
     step = math.prod(strides)
     if any(side % step for side in config.image_size):
-        nearest = tuple(max(step, round(side / step) * step) for side in config.image_size)
+        nearest = _nearest_size(config)
         raise UserError(
             f"config.image_size: found {config.image_size}, expected multiples of {step}, the product of the "
             f"{len(strides)} strides; try --config.image_size={nearest[0]},{nearest[1]} or other strides"
         )
+
+
+def _nearest_size(config: ConfigDict) -> tuple[int, ...]:
+    """The nearest image size that the strides divide; as the size changes, so may the number of layers."""
+    trial = ConfigDict(config.to_dict())
+    while True:
+        step = math.prod(layers(trial)[1])
+        nearest = tuple(max(step, round(side / step) * step) for side in trial.image_size)
+        if nearest == trial.image_size:
+            return nearest
+        trial.image_size = nearest

@@ -15,12 +15,27 @@ class TrainingError(Exception):
     """Training cannot go on (a loss that is not finite, say). Launchers print it and exit with code 1."""
 
 
-def check_writable(path: str | Path, name: str) -> Path:
-    """The path with `~` expanded. Raises UserError unless it can be created or written below; `name` is the flag's."""
+def local_path(path: str | Path, name: str) -> Path:
+    """The path with `~` expanded; `name` is the flag's or field's.
+
+    Raises UserError for one that cannot exist here: remote, of an unknown user, too long, behind a closed folder.
+    """
     if "://" in str(path):
         raise UserError(f"{name}: found {str(path)!r}, expected a local path; remote ones are not supported")
-    path = Path(path).expanduser()
-    existing = next(place for place in (path, *path.absolute().parents) if place.exists())
+    try:
+        expanded = Path(path).expanduser()
+        expanded.stat()
+    except FileNotFoundError:
+        return expanded
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{name}: {str(path)!r} cannot be used ({error}); pass another path") from error
+    return expanded
+
+
+def writable_path(path: str | Path, name: str) -> Path:
+    """`local_path`, where it can be created or written below. Raises UserError otherwise."""
+    path = local_path(path, name)
+    existing = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
     if existing != path and not existing.is_dir():
         raise UserError(f"{name}: {str(existing)!r} is a file, expected a folder; pass another {name}")
     if not os.access(existing, os.W_OK):

@@ -1,6 +1,7 @@
 """A trained GAN to make and judge images with: what `dcgan_jax.load` returns."""
 
 import functools
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,9 @@ class TrainedGAN:
 
         A conditional network takes `labels`, int [count], by default 0, 1, 2, ... in turn.
         """
-        if not 0 <= seed < 2**31:
+        if operator.index(count) < 0:
+            raise UserError(f"count: found {count}, expected 0 or more")
+        if not 0 <= operator.index(seed) < 2**31:
             raise UserError(f"seed: found {seed}, expected a number from 0 to 2**31 - 1")
         if self.config.num_classes and labels is None:
             labels = np.arange(count) % self.config.num_classes
@@ -135,7 +138,7 @@ class TrainedGAN:
             if labels is not None:
                 raise UserError("labels: found some, expected None: this network was trained without classes")
             return None
-        labels = np.asarray(labels if labels is not None else [])
+        labels = np.asarray(labels if labels is not None else [], None if count else np.int32)
         fits = labels.shape == (count,) and np.issubdtype(labels.dtype, np.integer)
         if not fits or (count and not 0 <= labels.min() <= labels.max() < classes):
             found = f"{len(labels)} of {np.unique(labels).tolist()[:9]}" if labels.ndim == 1 else str(labels.shape)

@@ -80,13 +80,13 @@ class Monitor:
 
 def last_recorded_step(path: Path) -> int:
     """The last step in a metrics.jsonl, 0 if there is none."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     return max((step for step in map(_step_of, lines) if step is not None), default=0)
 
 
 def _open_metrics(path: Path, start_step: int) -> TextIO:
     if path.exists():
-        lines = path.read_text().splitlines()
+        lines = path.read_text(errors="replace").splitlines()
         kept = [line for line in lines if (step := _step_of(line)) is not None and step <= start_step]
         if len(kept) < len(lines):
             dropped = len(lines) - len(kept)
@@ -97,8 +97,8 @@ def _open_metrics(path: Path, start_step: int) -> TextIO:
 
 def _step_of(line: str) -> int | None:
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
         return None  # a line cut short when the run was killed
 
 

@@ -1,13 +1,14 @@
 """Training from a configuration to a folder of checkpoints, metrics and samples: build, resume, loop. No maths."""
 
+import fcntl
 import json
 import logging
 import math
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from ml_collections import ConfigDict
 from dcgan_jax import checkpoint, data, parallel, steps
 from dcgan_jax import config as configuration
 from dcgan_jax import state as states
-from dcgan_jax.errors import TrainingError, UserError, check_writable
+from dcgan_jax.errors import TrainingError, UserError, writable_path
 from dcgan_jax.inference import TrainedGAN
 from dcgan_jax.monitor import Monitor, last_recorded_step
 from dcgan_jax.state import GANState
@@ -45,7 +46,7 @@ def train(config: ConfigDict, workdir: str | Path) -> GANState:
     if config.dtype == "float64" and jnp.result_type(float) != jnp.float64:
         raise UserError("config.dtype: found 'float64' without 64-bit JAX, expected 'float32'; or set JAX_ENABLE_X64=1")
     parallel.check_batch_size(config.batch_size, synchronised=config.sync_batch_norm)
-    workdir = check_writable(workdir, "--workdir")
+    workdir = writable_path(workdir, "--workdir")
     start = _check_workdir(workdir, config)
     if start >= config.num_steps:
         log.info("nothing to do: %s is at step %d of %d", workdir, start, config.num_steps)
@@ -53,14 +54,15 @@ def train(config: ConfigDict, workdir: str | Path) -> GANState:
     log.info("resuming %s from step %d" if start else "starting %s at step %d", workdir, start)
 
     image_set = data.load(config)
-    state = None
     if start:
         state, meta = checkpoint.restore(workdir, start, states.abstract(config))
         _check_data(image_set.card, meta["data"], workdir)
+    else:
+        state = jax.device_get(states.create(config))
     # Up to here nothing was written.
     log.info("%d images of %s on %s", len(image_set.images), image_set.images.shape[1:], _devices())
     with closing(_Run(config, workdir, image_set, start)) as run:
-        return run.train(jax.device_get(states.create(config)) if state is None else state)
+        return run.train(state)
 
 
 def _devices() -> str:
@@ -70,6 +72,10 @@ def _devices() -> str:
 
 def _check_workdir(workdir: Path, config: ConfigDict) -> int:
     """The step to go on from. Raises UserError where the folder belongs to something else, or has lost something."""
+    for path in (workdir, workdir / "checkpoints"):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"workdir: {str(path)!r} is a file, expected a folder; pass another --workdir")
+    writable_path(workdir / "checkpoints", "--workdir")
     available = checkpoint.steps(workdir)
     old = _recorded_config(workdir, available)
     if old is None:
@@ -80,13 +86,13 @@ def _check_workdir(workdir: Path, config: ConfigDict) -> int:
                 "pass another --workdir"
             )
         return 0
+    recorded = last_recorded_step(workdir / "metrics.jsonl")
     differing = configuration.differences(old, config.to_dict())
-    if differing:
+    if differing and (available or recorded):  # where no step was done, there is nothing to protect
         raise UserError(
             f"workdir: {str(workdir)!r} was written by another configuration ({'; '.join(differing)}); "
             "pass another --workdir, or the old values"
         )
-    recorded = last_recorded_step(workdir / "metrics.jsonl")
     # The save of one checkpoint is over when the next begins; a run killed before that has none, and starts again.
     if not available and recorded > 2 * old["checkpoint_every"]:
         raise UserError(
@@ -98,13 +104,18 @@ def _check_workdir(workdir: Path, config: ConfigDict) -> int:
 
 def _recorded_config(workdir: Path, available: list[int]) -> dict[str, Any] | None:
     """The configuration of the run in a folder: from config.json, or where that is damaged, from a checkpoint."""
+    path = workdir / "config.json"
     try:
-        recorded = json.loads((workdir / "config.json").read_text())
+        recorded = json.loads(path.read_text())
     except (OSError, ValueError):
         recorded = None
-    if isinstance(recorded, dict):
-        return recorded
-    return checkpoint.read(workdir)[1]["config"] if available else None
+    if recorded is None and available:
+        recorded = checkpoint.read(workdir)[1]["config"]
+    if isinstance(recorded, dict) and {"seed", "batch_size", "data"} <= recorded.keys():
+        return configuration.default_config().to_dict() | recorded
+    if path.exists():
+        raise UserError(f"workdir: {str(path)!r} is not a run's configuration; move it, or pass another --workdir")
+    return None
 
 
 def _check_data(found: dict[str, Any], expected: dict[str, Any], workdir: Path) -> None:
@@ -117,11 +128,28 @@ def _check_data(found: dict[str, Any], expected: dict[str, Any], workdir: Path) 
         )
 
 
+def _lock(workdir: Path) -> TextIO:
+    """A file whose lock this process holds until it is closed or the process ends, however it ends.
+
+    Raises UserError where another process holds it: two runs in one folder would write over each other.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    lock = (workdir / ".lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(
+            f"workdir: another process is training in {str(workdir)!r}; wait for it, or pass another --workdir"
+        ) from error
+    return lock
+
+
 class _Run:
     """One run of the loop from step `start` on, with what it holds open."""
 
     def __init__(self, config: ConfigDict, workdir: Path, image_set: data.ImageSet, start: int):
         self.config, self.workdir, self.image_set, self.start = config, workdir, image_set, start
+        self.lock = _lock(workdir) if jax.process_index() == 0 else None
         self.checkpoints = checkpoint.Checkpoints(workdir, config.keep)
         self.monitor: Monitor | None = None
         if jax.process_index() == 0:
@@ -143,40 +171,46 @@ class _Run:
         self.checkpoints.close()
         if self.monitor:
             self.monitor.close()
+        if self.lock:
+            self.lock.close()
 
     def train(self, host_state: GANState) -> GANState:
+        with _stop_requests() as stop_requested:
+            if self.start == 0:
+                self._show_reals()
+                self._sample(0, self._calibrated(host_state))
+            host_state = self._loop(host_state, stop_requested)
+            self.checkpoints.wait()
+        log.info("done: step %d in %s; launch/sample.py makes images", self.config.num_steps, self.workdir)
+        return host_state
+
+    def _loop(self, host_state: GANState, stop_requested: Callable[[], str | None]) -> GANState:
         config = self.config
-        if self.start == 0:
-            self._show_reals()
-            self._sample(0, self._calibrated(host_state))
         train_step = parallel.map_step(steps.make_train_step(config, parallel.AXIS))
         state = parallel.replicate(host_state)
         pending: tuple[int, Any] | None = None
-        with _stop_requests() as stop_requested:
-            for step in range(self.start + 1, config.num_steps + 1):
-                state, metrics = train_step(state, parallel.shard(self.batches(step - 1)))
-                # The metrics of the step before: its numbers are there by now, and the device never waits for us.
-                if pending:
-                    self._report(*pending)
-                pending = (step, metrics)
-                last = step == config.num_steps
-                stopping = stop_requested() is not None and not last
-                sampling = last or step % config.sample_every == 0
-                saving = last or step % config.checkpoint_every == 0 or stopping
-                if sampling or saving:
-                    self._report(*pending)
-                    pending = None
-                    host_state = self._calibrated(parallel.first_replica(state))
-                    self._check_finite(step, host_state)
-                    if sampling:
-                        self._sample(step, host_state)
-                    if saving:
-                        self.checkpoints.save(step, host_state, self.meta)
-                if stopping:
-                    self.checkpoints.wait()
-                    raise Preempted(f"stopped at step {step} on {stop_requested()}; the same command resumes")
-        self.checkpoints.wait()
-        log.info("done: step %d; python launch/sample.py --workdir=%s makes images", config.num_steps, self.workdir)
+        for step in range(self.start + 1, config.num_steps + 1):
+            state, metrics = train_step(state, parallel.shard(self.batches(step - 1)))
+            # The metrics of the step before: its numbers are there by now, and the device never waits for us.
+            if pending:
+                self._report(*pending)
+            pending = (step, metrics)
+            last = step == config.num_steps
+            stopping = stop_requested() is not None and not last
+            sampling = last or step % config.sample_every == 0
+            saving = last or step % config.checkpoint_every == 0 or stopping
+            if sampling or saving:
+                self._report(*pending)
+                pending = None
+                host_state = self._calibrated(parallel.first_replica(state))
+                self._check_finite(step, host_state)
+                if sampling:
+                    self._sample(step, host_state)
+                if saving:
+                    self.checkpoints.save(step, host_state, self.meta)
+            if stopping:
+                self.checkpoints.wait()
+                raise Preempted(f"stopped at step {step} on {stop_requested()}; the same command resumes")
         return host_state
 
     def _report(self, step: int, metrics: dict[str, jax.Array]) -> None:
@@ -224,7 +258,7 @@ class _Run:
 
 
 @contextmanager
-def _stop_requests() -> Iterator[Any]:
+def _stop_requests() -> Iterator[Callable[[], str | None]]:
     """A function that tells the name of the signal that asked to stop, or None. A second Ctrl-C ends at once."""
     received: list[str] = []
 

@@ -11,7 +11,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from dcgan_jax.errors import UserError, check_writable
+from dcgan_jax.errors import UserError, writable_path
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, such as runs/digits")
 NUM = flags.DEFINE_integer("num", 64, "how many images", lower_bound=1)
@@ -30,8 +30,9 @@ def main() -> None:
         raise UserError("--workdir: missing, expected the folder of a run, such as runs/digits")
     gan = load(WORKDIR.value, STEP.value)
     ending = {"grid": ".png", "png": "", "npz": ".npz"}[FORMAT.value]
-    name = f"step_{gan.step:08d}_seed_{SEED.value}_num_{NUM.value}{ending}"
-    out = check_writable(OUT.value or Path(WORKDIR.value) / "generated" / name, "--out")
+    labels = f"_labels_{'-'.join(LABELS.value)}" if LABELS.value else ""
+    name = f"step_{gan.step:08d}_seed_{SEED.value}_num_{NUM.value}{labels}{ending}"
+    out = writable_path(OUT.value or Path(WORKDIR.value) / "generated" / name, "--out")
     if out.exists():
         raise UserError(f"--out: {str(out)!r} exists, expected a new name; pass another --out, or remove it")
 

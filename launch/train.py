@@ -18,11 +18,16 @@ WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; runs/NAME by 
 
 def check(arguments: list[str]) -> None:
     """Finds the mistakes in --config and --config.KEY that would end in a traceback of config_flags."""
+    fields: set[str] = set()
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         name, equals, value = argument.lstrip("-").partition("=")
         value = value if equals else following
         if name.startswith("config."):
-            check_field(name.removeprefix("config."))
+            default = check_field(name.removeprefix("config."))
+            # The last of two values wins, but ml_collections would join two tuples into a longer one.
+            if isinstance(default, tuple) and name in fields:
+                raise UserError(f"--{name}: found twice, expected once; remove one")
+            fields.add(name)
         if name == "config" and value:
             path = Path(value.partition(":")[0])
             if not path.is_file():

@@ -20,6 +20,7 @@ def changed(**fields):
         ({"data": {"pth": "x"}}, "config.data.pth: unknown field; did you mean config.data.path?"),
         ({"image_size": (50, 50)}, "found (50, 50), expected multiples of 8"),
         ({"image_size": (64, 64, 64)}, "height,width"),
+        ({"image_size": (63, 72)}, "try --config.image_size=64,64"),
         ({"image_size": (0,)}, "height,width"),
         ({"image_size": (96, 50)}, "try --config.image_size=96,48"),
         ({"channels": 4}, "1 (grey) or 3 (colour)"),

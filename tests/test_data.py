@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -131,6 +132,17 @@ def test_more_than_one_in_a_hundred_unreadable_stops(pictures):
         folder.read(str(pictures), (8, 8), 3)
 
 
+def test_links_are_followed_once_and_pipes_are_not_waited_for(pictures, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    solid("RGB", (222, 0, 0)).save(elsewhere / "linked.png")
+    (pictures / "linked").symlink_to(elsewhere)
+    (pictures / "circle").symlink_to(pictures)
+    os.mkfifo(pictures / "pipe.png")
+    images, _ = folder.read(str(pictures), (8, 8), 3)
+    assert len(images) == 201
+    assert (images[:, 0, 0, 0] == 222).sum() == 1
+
+
 def test_a_truncated_jpeg_is_unreadable_and_not_half_grey(tmp_path):
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
     noise.save(tmp_path / "whole.jpg")
@@ -196,7 +208,7 @@ def test_idx_files_and_their_folder_read_alike(idx_folder):
     assert data.load(idx_config(idx_folder, image_size=(32, 32), channels=3)).images.shape == (30, 32, 32, 3)
 
 
-@pytest.mark.parametrize("damage", ["cut", "magic", "short", "absent", "labels", "count"])
+@pytest.mark.parametrize("damage", ["cut", "magic", "short", "absent", "labels", "count", "overflow", "nothing"])
 def test_damaged_idx_files_are_told(idx_folder, damage):
     path = idx_folder / "train-images-idx3-ubyte.gz"
     config = idx_config(idx_folder, num_classes=10)
@@ -206,6 +218,10 @@ def test_damaged_idx_files_are_told(idx_folder, damage):
         path.write_bytes(b"not an idx file")
     elif damage == "short":
         path.write_bytes(gzip.decompress(path.read_bytes())[:-1])
+    elif damage == "overflow":
+        path.write_bytes(bytes([0, 0, 8, 3]) + np.array([2**31, 2**31, 4], ">u4").tobytes())
+    elif damage == "nothing":
+        write_idx(path, np.zeros((0, 28, 28)))
     elif damage == "absent":
         path.unlink()
     elif damage == "labels":
@@ -226,6 +242,9 @@ def test_classes_without_labels_are_told(idx_folder):
 def test_a_class_that_no_image_has_is_told(idx_folder):
     with pytest.raises(UserError, match=r"10 labels from 0 to 9, expected all from 0 to 11; pass .*num_classes=10"):
         data.load(idx_config(idx_folder, num_classes=12))
+    write_idx(idx_folder / "train-labels-idx1-ubyte.gz", np.where(np.arange(30) % 10 == 5, 6, np.arange(30) % 10))
+    with pytest.raises(UserError, match="without a gap"):
+        data.load(idx_config(idx_folder, num_classes=10))
 
 
 def test_mnist_itself(data_dir):

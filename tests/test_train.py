@@ -120,6 +120,7 @@ WRONG = [
     (("--config=configs/digits.py", "loose"), "found 'loose'"),
     ((), "--config: missing"),
     (("--config=README.md",), "get_config()"),
+    (("--config=configs/digits.py", "--config.image_size=16", "--config.image_size=32"), "found twice"),
     (("--config=configs/folder.py",), "config.data.path: missing"),
     (("--config=configs/folder.py", "--config.data.path=/does/not/exist"), "'/does/not/exist' does not exist"),
     (("--config=configs/digits.py", "--config.batch_size=63"), "multiple of the 2 devices; try 64"),
@@ -148,6 +149,45 @@ def test_another_configuration_does_not_touch_the_run(straight_run):
     assert done.returncode == 2
     assert "b1: 0.5 there, 0.9 here; width: 4 there, 5 here" in done.stderr
     assert {path: path.stat().st_mtime_ns for path in straight_run.rglob("*")} == before
+
+
+def test_two_runs_in_one_folder_are_refused(tiny, tmp_path):
+    workdir = tmp_path / "run"
+    with train._lock(workdir), pytest.raises(UserError, match="another process is training"):
+        train.train(tiny(num_steps=1), workdir)
+    assert sorted(path.name for path in workdir.iterdir()) == [".lock"]
+    train.train(tiny(num_steps=1), workdir)
+    assert checkpoint.steps(workdir) == [1]
+
+
+@pytest.mark.parametrize("content", ["// mine", "[1]", '{"a": 1}'])
+def test_someone_elses_config_json_is_refused(tiny, tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UserError, match="is not a run's configuration"):
+        train.train(tiny(), tmp_path)
+    assert (tmp_path / "config.json").read_text() == content
+
+
+def test_before_the_first_step_another_configuration_may_take_the_folder(straight_run, tiny, tmp_path):
+    shutil.copy(straight_run / "config.json", tmp_path)
+    train.train(tiny(num_steps=1), tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["latent_dim"] == 6
+
+
+@pytest.mark.parametrize("damage", ["state/manifest.ocdbt", "meta/metadata", "state", "."])
+def test_a_damaged_checkpoint_is_told(straight_run, tmp_path, damage):
+    workdir = tmp_path / "run"
+    shutil.copytree(straight_run, workdir)
+    target = workdir / "checkpoints" / "40" / damage
+    if target.is_dir():
+        shutil.rmtree(target)
+        (workdir / "checkpoints" / "40").mkdir(exist_ok=True)
+    else:
+        target.write_bytes(b"garbage")
+    with pytest.raises(UserError, match=r"is damaged .* move that folder away") as error:
+        checkpoint.read(workdir)
+    assert "\n" not in str(error.value)
+    assert checkpoint.read(workdir, 20)[0]["step"] == 20
 
 
 def test_someone_elses_folder_is_refused(tiny, tmp_path):
@@ -250,7 +290,13 @@ def test_lost_checkpoints_are_not_a_fresh_start(straight_run, tmp_path):
 
 def test_a_workdir_that_cannot_be_is_told(tiny, tmp_path):
     (tmp_path / "file").write_text("")
-    for workdir, told in ((tmp_path / "file" / "run", "is a file"), ("gs://bucket/run", "expected a local path")):
+    for workdir, told in (
+        (tmp_path / "file", "is a file"),
+        (tmp_path / "file" / "run", "cannot be used"),
+        (tmp_path / ("x" * 300), "cannot be used"),
+        ("~nobody_of_this_name/x", "cannot be used"),
+        ("gs://bucket/run", "expected a local path"),
+    ):
         with pytest.raises(UserError, match=told):
             train.train(tiny(), workdir)
 

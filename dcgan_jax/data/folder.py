@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from dcgan_jax.data.images import prepare
-from dcgan_jax.errors import UserError
+from dcgan_jax.errors import UserError, local_path
 
 log = logging.getLogger("dcgan_jax")
 
@@ -30,7 +30,7 @@ def read(
     An unreadable image is named in the log and left out. Raises UserError where there is no such folder, no image in
     it, or where more than 1% are unreadable.
     """
-    root = Path(path).expanduser()
+    root = local_path(path, "config.data.path")
     if not path or not root.is_dir():
         what = "is not a folder" if path and root.exists() else "does not exist"
         found = f"{path!r} {what}" if path else "missing"
@@ -44,6 +44,8 @@ def read(
 
     def decode(name: str) -> np.ndarray | str:
         try:
+            if not (root / name).is_file():
+                raise OSError("not a regular file")
             with Image.open(root / name) as image:
                 return prepare(image, image_size, channels)
         # Pillow's decoders raise all kinds of errors on damaged files, SyntaxError and struct.error among them.
@@ -61,7 +63,7 @@ def read(
                 kept.append(i)
                 continue
             unreadable += 1
-            log.warning("unreadable image, left out: %s (%s)", root / names[i], result)
+            log.warning("unreadable image, left out: %r (%s)", str(root / names[i]), result)
             if unreadable > TOLERATED * len(names):
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise UserError(
@@ -75,8 +77,19 @@ def read(
 
 
 def _image_names(root: Path) -> Iterator[str]:
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    def refuse(error: OSError) -> None:
+        raise UserError(
+            f"config.data.path: {error.filename!r} cannot be read ({error.strerror}); open it, or remove it"
+        )
+
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, onerror=refuse, followlinks=True):
+        # Links are followed, but no folder is read twice: they may go in circles.
+        if os.path.realpath(folder) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(folder))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in files:
             if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:
                 yield (Path(folder) / name).relative_to(root).as_posix()

@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import math
 import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from PIL import Image
 
 from dcgan_jax.data import folder
 from dcgan_jax.data.images import prepare
-from dcgan_jax.errors import UserError
+from dcgan_jax.errors import UserError, local_path
 
 log = logging.getLogger("dcgan_jax")
 
@@ -60,10 +61,12 @@ def _check_labels(labels: np.ndarray | None, count: int, num_classes: int) -> np
     if len(labels) != count:
         raise UserError(f"config.data.path: found {len(labels)} labels for {count} images, expected one each")
     found = np.unique(labels)
-    if found.tolist() != list(range(num_classes)):
+    if (len(found), found[0], found[-1]) != (num_classes, 0, num_classes - 1):
+        whole = len(found) > 1 and found[-1] == len(found) - 1
+        advice = f"pass --config.num_classes={len(found)}" if whole else "number the classes from 0 without a gap"
         raise UserError(
             f"config.num_classes: found {num_classes}, but the images have {len(found)} labels from {found[0]} to "
-            f"{found[-1]}, expected all from 0 to {num_classes - 1}; pass --config.num_classes={found[-1] + 1}"
+            f"{found[-1]}, expected all from 0 to {num_classes - 1}; {advice}"
         )
     return labels.astype(np.int32)
 
@@ -87,7 +90,7 @@ def _folder(config: ConfigDict) -> tuple[np.ndarray, np.ndarray | None]:
 
 def _idx(config: ConfigDict) -> tuple[np.ndarray, np.ndarray | None]:
     """MNIST's own format, gzipped or not; a folder stands for its train-images-idx3-ubyte."""
-    path = Path(config.data.path).expanduser()
+    path = local_path(config.data.path, "config.data.path")
     if not config.data.path or not path.exists():
         raise UserError(
             f"config.data.path: {config.data.path!r} does not exist, expected an idx file such as "
@@ -125,7 +128,9 @@ def _read_idx(path: Path, dimensions: int) -> np.ndarray:
             f"file of {dimensions} dimensions; name the right file"
         )
     shape = tuple(int(size) for size in np.frombuffer(content[4:header], ">u4"))
-    expected, found = int(np.prod(shape)), len(content) - header
+    expected, found = math.prod(shape), len(content) - header
+    if expected == 0:
+        raise UserError(f"config.data.path: {str(path)!r} holds nothing, sizes {shape}; name the right file")
     if found != expected:
         raise UserError(
             f"config.data.path: {str(path)!r} holds {found} bytes of data, expected {expected}; fetch it again"
