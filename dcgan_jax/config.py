@@ -12,6 +12,9 @@ from ml_collections import ConfigDict
 
 from dcgan_jax.errors import UserError
 
+# Rules for what is kept of an image; data/images.py says what each does.
+CROPS = ("center", "celeba108", "celeba140", "celeba178", "none")
+
 # The layers stop halving the image before its shorter side would fall below this: the paper's 4x4 maps.
 SMALLEST_MAP = 4
 # Automatic widths double with each layer up to this multiple of `width`, as in the paper's 64x64 network.
@@ -29,10 +32,16 @@ def default_config() -> ConfigDict:
     config.channels = 3  # 3 for colour, 1 for grey; images are converted
     config.num_classes = 0  # 0, or the number of labels to condition both networks on
     config.data = ConfigDict()
-    config.data.source = "digits"  # 'digits', 'folder', 'idx' or 'tfds'
-    config.data.path = ""  # folder: the folder; idx: the images' file; tfds: its data_dir, '' for the usual one
+    config.data.source = "digits"  # 'digits', 'folder', 'idx', 'tfds', 'lmdb' or 'prepared'
+    config.data.path = ""  # folder: a folder, zip or tar of images; idx: the images' file; lmdb: its folder;
+    # tfds: its data_dir, '' for the usual one; prepared: a prepared set, gs:// and s3:// too
     config.data.name = ""  # tfds: the name of the data set, such as 'celeb_a'
     config.data.split = "train"  # tfds: the split
+    config.data.crop = "center"  # what is kept of an image: 'center', 'celeba108', 'celeba140', 'celeba178', 'none'
+    config.data.prepared = "data/prepared"  # folder in which prepared sets are kept
+    config.data.flip = False  # mirror each image, left and right, with probability 1/2
+    config.data.placement = "auto"  # 'host': read from the prepared set; 'device': all of it in the device's memory
+    config.data.device_share = 0.25  # 'auto' is 'device' on an accelerator where the set fits in this share of memory
 
     # Networks
     config.width = 64  # features of the layer next to the image; they double with each layer, up to 8 times this
@@ -74,7 +83,11 @@ def default_config() -> ConfigDict:
 PAPER_NETWORK = dict(kernel_size=5, width=128, prior="uniform", norm_per_unit=True, batch_size=128)
 
 # Fields that a run may change when it is resumed: none of them alters what an already finished step computed.
-MAY_CHANGE = frozenset({"recipe", "num_steps", "log_every", "sample_every", "checkpoint_every", "keep", "data.path"})
+# (Where images come from may change: their content is compared, by the hash that a checkpoint carries.)
+MAY_CHANGE = frozenset(
+    {"recipe", "num_steps", "log_every", "sample_every", "checkpoint_every", "keep"}
+    | {f"data.{name}" for name in ("source", "path", "name", "split", "prepared", "placement", "device_share")}
+)
 
 
 def recipe(name: str = "default") -> ConfigDict:
@@ -201,10 +214,12 @@ def _check_fields(found: dict[str, Any], expected: dict[str, Any], prefix: str) 
 
 
 def _check_values(config: ConfigDict) -> None:
+    def field(name: str) -> Any:
+        return config.data[name.removeprefix("data.")] if name.startswith("data.") else config[name]
+
     def need(name: str, holds: bool, expected: str) -> None:
         if not holds:
-            value = config.data[name[5:]] if name.startswith("data.") else config[name]
-            raise UserError(f"config.{name}: found {value!r}, expected {expected}")
+            raise UserError(f"config.{name}: found {field(name)!r}, expected {expected}")
 
     need(
         "image_size", len(config.image_size) == 2 and min(config.image_size) >= 1, "height,width in pixels, or one side"
@@ -234,14 +249,18 @@ def _check_values(config: ConfigDict) -> None:
         need(name, 0 <= config[name] < 1, "a number in [0, 1)")
     need("l2", 0 <= config.l2 < math.inf, "0 or more")
     for name, choices in (
-        ("data.source", ("digits", "folder", "idx", "tfds")),
+        ("data.source", ("digits", "folder", "idx", "tfds", "lmdb", "prepared")),
+        ("data.crop", CROPS),
+        ("data.placement", ("auto", "host", "device")),
         ("output", ("tanh", "sigmoid")),
         ("prior", ("normal", "uniform")),
         # float64 is for tests of exactness; JAX computes in it only with JAX_ENABLE_X64=1.
         ("dtype", ("float32", "bfloat16", "float64")),
     ):
-        value = config.data.source if name == "data.source" else config[name]
-        need(name, value in choices, "one of " + ", ".join(map(repr, choices)))
+        need(name, field(name) in choices, "one of " + ", ".join(map(repr, choices)))
+    need("data.device_share", 0 < config.data.device_share <= 1, "a number in (0, 1]")
+    square = config.image_size[0] == config.image_size[1]
+    need("data.crop", square or not config.data.crop.startswith("celeba"), "'center' or 'none' for oblong images")
     for name in ("features", "strides", "dense"):
         need(name, all(item >= 1 for item in config[name]), "numbers of at least 1")
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 # Streams of randomness: what a key is for. FRESH is the generator's own z where it does not share the discriminator's.
-INIT, TRAIN, FRESH, SAMPLE, CALIBRATE = range(5)
+INIT, TRAIN, FRESH, SAMPLE, CALIBRATE, FLIP = range(6)
 
 
 def key(seed: int | Array, stream: int, step: int | Array = 0) -> Array:

@@ -45,13 +45,15 @@ class Monitor:
         """One more step is done."""
         self._bar.update()
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Writes the metrics of one step, with the images a second since the last time."""
+    def metrics(self, step: int, values: dict[str, float], *, waited: float) -> None:
+        """Writes the metrics of one step, with the images a second since the last time, and the share of that time
+        that the loop `waited` for data, given in seconds.
+        """
         last_step, last_time = self._since
         now = time.perf_counter()
         rate = (step - last_step) * self._batch_size / (now - last_time) if step > last_step else 0.0
+        record = {"step": step} | values | {"images_per_sec": rate, "data_wait": waited / (now - last_time)}
         self._since = (step, now)
-        record = {"step": step} | values | {"images_per_sec": rate}
         self._metrics.write(json.dumps(record) + "\n")
         self._metrics.flush()
         for name, value in record.items():

@@ -50,10 +50,21 @@ def shard(batch: Tree) -> Tree:
     return jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), batch)
 
 
+def put(tree: Tree) -> Tree:
+    """Arrays [local devices, ...] onto the local devices, each its entry, without waiting for the transfer."""
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
+    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS)))
+
+
+def device_memory() -> int | None:
+    """The bytes that JAX may use on a local device; None where it does not say, as on a CPU."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+
+
 def map_step(step: Callable) -> Callable:
     """A step over all devices of all processes, whose first argument, the state, is donated.
 
-    Its results have the leading axis of a replicated state.
+    Its arguments and results have the leading axis of a replicated state.
     """
     mapped = jax.pmap(step, axis_name=AXIS, donate_argnums=0)
     if jax.default_backend() != "cpu" or jax.local_device_count() == 1:

@@ -34,6 +34,12 @@ def scale(images: Array, dtype: DTypeLike = jnp.float32) -> Array:
     return images.astype(dtype) / 127.5 - 1
 
 
+def flip(images: Array, key: Array, indices: Array) -> Array:
+    """Images [B, H, W, C], each mirrored left and right with probability 1/2, by the key and its index in the batch."""
+    mirrored = jax.vmap(lambda index: jax.random.bernoulli(jax.random.fold_in(key, index)))(indices)
+    return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+
+
 def make_train_step(
     config: ConfigDict, axis_name: str | None = None
 ) -> Callable[[GANState, Batch], tuple[GANState, Metrics]]:
@@ -108,9 +114,10 @@ def make_train_step(
             return generate(current.generator, latent.draw(key, indices, config.latent_dim, config.prior), labels)
 
         images_fake, pull_back, generator_stats = forward(latent.TRAIN)
-        discriminator_state, metrics = update_discriminator(
-            current.discriminator, scale(batch["images"], dtype), images_fake, labels
-        )
+        images_real = scale(batch["images"], dtype)
+        if config.data.flip:
+            images_real = flip(images_real, latent.key(config.seed, latent.FLIP, current.step), indices)
+        discriminator_state, metrics = update_discriminator(current.discriminator, images_real, images_fake, labels)
         if config.fresh_z:
             images_fake, pull_back, generator_stats = forward(latent.FRESH)
         generator_state, generator_metrics = update_generator(
@@ -126,6 +133,17 @@ def make_train_step(
         return updated, over_replicas(metrics | generator_metrics)
 
     return train_step
+
+
+def from_device(
+    train_step: Callable[[GANState, Batch], tuple[GANState, Metrics]],
+) -> Callable[[GANState, Batch, Array], tuple[GANState, Metrics]]:
+    """The train step over a data set in the device's memory: (state, all images and labels, indices int [B])."""
+
+    def step(current: GANState, data_set: Batch, indices: Array) -> tuple[GANState, Metrics]:
+        return train_step(current, {name: array[indices] for name, array in data_set.items()})
+
+    return step
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,10 +1,10 @@
 """Training from a configuration to a folder of checkpoints, metrics and samples: build, resume, loop. No maths."""
 
-import fcntl
 import json
 import logging
 import math
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from flax import serialization
 from ml_collections import ConfigDict
 
-from dcgan_jax import checkpoint, data, parallel, steps
+from dcgan_jax import checkpoint, data, lock, parallel, steps
 from dcgan_jax import config as configuration
 from dcgan_jax import state as states
 from dcgan_jax.errors import TrainingError, UserError, writable_path
@@ -59,15 +59,35 @@ def train(config: ConfigDict, workdir: str | Path) -> GANState:
         _check_data(image_set.card, meta["data"], workdir)
     else:
         state = jax.device_get(states.create(config))
+    placement = _placement(config, image_set)
     # Up to here nothing was written.
-    log.info("%d images of %s on %s", len(image_set.images), image_set.images.shape[1:], _devices())
-    with closing(_Run(config, workdir, image_set, start)) as run:
+    log.info(
+        "%d images of %s on %s, read from the %s's memory",
+        len(image_set.images),
+        image_set.images.shape[1:],
+        _devices(),
+        placement,
+    )
+    with closing(_Run(config, workdir, image_set, start, placement)) as run:
         return run.train(state)
 
 
 def _devices() -> str:
     kind = jax.devices()[0].device_kind
     return f"{jax.device_count()} device(s) ({kind}), {jax.process_count()} process(es)"
+
+
+def _placement(config: ConfigDict, image_set: data.ImageSet) -> str:
+    """'host' or 'device': where the images are while training reads them."""
+    limit, size = parallel.device_memory(), image_set.images.nbytes
+    if config.data.placement == "device" and limit and size > limit:
+        raise UserError(
+            f"config.data.placement: found 'device' for {size / 1e9:.1f} GB of images, expected at most the device's "
+            f"{limit / 1e9:.1f} GB; pass --config.data.placement=host"
+        )
+    if config.data.placement == "auto":
+        return "device" if limit and size <= config.data.device_share * limit else "host"
+    return config.data.placement
 
 
 def _check_workdir(workdir: Path, config: ConfigDict) -> int:
@@ -119,9 +139,9 @@ def _recorded_config(workdir: Path, available: list[int]) -> dict[str, Any] | No
 
 
 def _check_data(found: dict[str, Any], expected: dict[str, Any], workdir: Path) -> None:
-    names = [name for name in ("count", "crc32") if found[name] != expected[name]]
-    if names:
-        differing = "; ".join(f"{name}: {expected[name]!r} there, {found[name]!r} here" for name in names)
+    if any(found.get(name) != expected.get(name) for name in ("count", "sha256")):
+        names = [name for name in found if found[name] != expected.get(name) and name not in ("date", "fingerprint")]
+        differing = "; ".join(f"{name}: {expected.get(name)!r} there, {found[name]!r} here" for name in names)
         raise UserError(
             f"config.data: the images are not those that {str(workdir)!r} was trained on ({differing}); "
             "bring them back, or train in another --workdir"
@@ -134,21 +154,21 @@ def _lock(workdir: Path) -> TextIO:
     Raises UserError where another process holds it: two runs in one folder would write over each other.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    lock = (workdir / ".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    held = lock.acquire(workdir / ".lock", wait=False)
+    if held is None:
         raise UserError(
             f"workdir: another process is training in {str(workdir)!r}; wait for it, or pass another --workdir"
-        ) from error
-    return lock
+        )
+    return held
 
 
 class _Run:
     """One run of the loop from step `start` on, with what it holds open."""
 
-    def __init__(self, config: ConfigDict, workdir: Path, image_set: data.ImageSet, start: int):
+    def __init__(self, config: ConfigDict, workdir: Path, image_set: data.ImageSet, start: int, placement: str):
         self.config, self.workdir, self.image_set, self.start = config, workdir, image_set, start
+        self.placement = placement
+        self.waited = 0.0  # seconds for data, since the last line of metrics
         self.lock = _lock(workdir) if jax.process_index() == 0 else None
         self.checkpoints = checkpoint.Checkpoints(workdir, config.keep)
         self.monitor: Monitor | None = None
@@ -186,11 +206,11 @@ class _Run:
 
     def _loop(self, host_state: GANState, stop_requested: Callable[[], str | None]) -> GANState:
         config = self.config
-        train_step = parallel.map_step(steps.make_train_step(config, parallel.AXIS))
+        train_step, arguments = self._step_and_arguments()
         state = parallel.replicate(host_state)
         pending: tuple[int, Any] | None = None
-        for step in range(self.start + 1, config.num_steps + 1):
-            state, metrics = train_step(state, parallel.shard(self.batches(step - 1)))
+        for step, batch in enumerate(self._inputs(arguments), self.start + 1):
+            state, metrics = train_step(state, *batch)
             # The metrics of the step before: its numbers are there by now, and the device never waits for us.
             if pending:
                 self._report(*pending)
@@ -213,6 +233,30 @@ class _Run:
                 raise Preempted(f"stopped at step {step} on {stop_requested()}; the same command resumes")
         return host_state
 
+    def _step_and_arguments(self) -> tuple[Callable, Callable[[int], tuple]]:
+        """The mapped step, and a function that puts its arguments after the state, for a step, on the devices."""
+        train_step = steps.make_train_step(self.config, parallel.AXIS)
+        if self.placement == "host":
+            return parallel.map_step(train_step), lambda step: (parallel.put(parallel.shard(self.batches(step))),)
+        data_set = {"images": self.image_set.images, "labels": self.image_set.labels}
+        data_set = {name: array for name, array in data_set.items() if array is not None}
+        data_set = parallel.put(parallel.replicate(data_set))
+        return parallel.map_step(steps.from_device(train_step)), lambda step: (
+            data_set,
+            parallel.put(parallel.shard(self.batches.indices(step))),
+        )
+
+    def _inputs(self, arguments: Callable[[int], tuple]) -> Iterator[tuple]:
+        """The arguments of each step in turn, made ahead of time; counts the seconds that the loop waits for them."""
+        with closing(data.ahead(arguments, range(self.start, self.config.num_steps))) as inputs:
+            while True:
+                began = time.perf_counter()
+                batch = next(inputs, None)
+                self.waited += time.perf_counter() - began
+                if batch is None:
+                    return
+                yield batch
+
     def _report(self, step: int, metrics: dict[str, jax.Array]) -> None:
         values = {name: float(value) for name, value in parallel.first_replica(metrics).items()}
         if not all(map(math.isfinite, values.values())):
@@ -223,9 +267,11 @@ class _Run:
         logging_now = step % self.config.log_every == 0 or step == self.config.num_steps
         if step == self.start + 1 and not logging_now:
             self.monitor.start_clock(step)
+            self.waited = 0.0
         if logging_now:
             epoch = step * self.config.batch_size / len(self.image_set.images)
-            self.monitor.metrics(step, values | {"epoch": round(epoch, 4)})
+            self.monitor.metrics(step, values | {"epoch": round(epoch, 4)}, waited=self.waited)
+            self.waited = 0.0
 
     def _check_finite(self, step: int, state: GANState) -> None:
         # A loss stays finite a step longer than the weights that it came from.

@@ -34,6 +34,7 @@ def tiny():
 
     def make(**fields):
         config = configuration.default_config()
+        config.data.prepared = os.environ["DCGAN_TEST_PREPARED"]
         config.update(dict(image_size=(16, 16), channels=1, width=4, batch_size=8, latent_dim=6) | fields)
         return configuration.validate(config)
 
@@ -41,8 +42,9 @@ def tiny():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _compile_once(tmp_path_factory):
-    """The launchers of one session share what they compile."""
+def _share(tmp_path_factory):
+    """The tests of one session share what they compile and prepare."""
+    os.environ["DCGAN_TEST_PREPARED"] = str(tmp_path_factory.mktemp("shared_prepared"))
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
@@ -50,6 +52,9 @@ def _compile_once(tmp_path_factory):
 def launch(script: str, *arguments: object, devices: int = 1, **environment: str) -> subprocess.CompletedProcess:
     """Runs a launcher as a user would, in a process of its own."""
     flags = f"--xla_force_host_platform_device_count={devices}" if devices > 1 else ""
+    texts = " ".join(map(str, arguments))
+    if "--config=" in texts and "--config.data.prepared" not in texts:
+        arguments = (*arguments, f"--config.data.prepared={os.environ['DCGAN_TEST_PREPARED']}")
     return subprocess.run(
         [sys.executable, f"launch/{script}.py", *map(str, arguments)],
         cwd=ROOT,

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from dcgan_jax import latent, models, parallel, state, steps
+from dcgan_jax import latent, models, parallel, state, steps, train
 
 
 def batch_of(config, seed=0):
@@ -271,3 +271,23 @@ def test_first_replica_is_not_touched_by_later_steps(tiny):
         current, _ = step(current, parallel.shard(batch_of(config, i)))
     assert equal(kept, copy)
     assert not equal(kept.generator.params, parallel.first_replica(current).generator.params)
+
+
+def test_both_placements_of_the_images_train_the_same(tiny, tmp_path):
+    states = []
+    for placement in ("host", "device"):
+        config = tiny(num_steps=3, num_classes=10)
+        config.data.update(placement=placement, flip=True)
+        states.append(train.train(config, tmp_path / placement))
+    for one, other in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_flip_mirrors_half_of_the_images_by_their_index():
+    images = jax.random.normal(jax.random.key(0), (200, 4, 6, 3))
+    flipped = steps.flip(images, jax.random.key(1), jnp.arange(200))
+    mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
+    assert (mirrored | (flipped == images).all((1, 2, 3))).all()
+    assert 70 < mirrored.sum() < 130
+    # An image's lot does not depend on who shares its replica.
+    np.testing.assert_array_equal(flipped[50:60], steps.flip(images[50:60], jax.random.key(1), jnp.arange(50, 60)))

@@ -40,7 +40,7 @@ from dcgan_jax import config as configuration, data
 
 config = configuration.default_config()
 config.update(dict(image_size=(8, 8), channels=3, num_classes=2))
-config.data.update(source="tfds", name="stripes", path=sys.argv[1])
+config.data.update(source="tfds", name="stripes", path=sys.argv[1], prepared=sys.argv[1] + "/prepared")
 image_set = data.load(config)
 print(image_set.images.shape, sorted(image_set.images[:, 0, 0, 0].tolist()), sorted(image_set.labels.tolist()))
 print({"tensorflow"} & sys.modules.keys())
@@ -60,7 +60,7 @@ def test_a_data_set_is_built_and_read_without_tensorflow(tmp_path):
 
 def test_an_unknown_data_set_is_told(tmp_path):
     config = configuration.default_config()
-    config.data.update(source="tfds", name="no_such_set", path=str(tmp_path))
+    config.data.update(source="tfds", name="no_such_set", path=str(tmp_path), prepared=str(tmp_path / "prepared"))
     with pytest.raises(UserError, match="tfds cannot give 'no_such_set'") as error:
         data.load(config)
     assert "\n" not in str(error.value)

@@ -36,8 +36,9 @@ def test_a_run_leaves_what_the_contract_says(straight_run):
     assert sorted(path.name for path in (straight_run / "checkpoints").iterdir()) == ["20", "40"]
     assert [line["step"] for line in lines(straight_run)] == list(range(1, 41))
     for line in lines(straight_run):
-        assert {"d_loss", "g_loss", "images_per_sec"} <= line.keys()
+        assert {"d_loss", "g_loss", "images_per_sec", "data_wait"} <= line.keys()
         assert line["images_per_sec"] > 0
+        assert 0 <= line["data_wait"] <= 1
     names = sorted(path.name for path in (straight_run / "samples").iterdir())
     assert names == ["reals.png", "step_00000000.png", "step_00000020.png", "step_00000040.png"]
     for name in names:
@@ -52,7 +53,7 @@ def test_resuming_equals_the_straight_run(straight_run, tmp_path):
     second = launch("train", *SMALL, "--config.num_steps=40", f"--workdir={tmp_path}/run")
     assert second.stderr.startswith(f"resuming {tmp_path}/run from step 20"), second.stderr
     assert_states_equal(straight_run, tmp_path / "run")
-    rates = {"images_per_sec"}
+    rates = {"images_per_sec", "data_wait"}
     for one, other in zip(lines(straight_run), lines(tmp_path / "run"), strict=True):
         assert {k: one[k] for k in one.keys() - rates} == {k: other[k] for k in other.keys() - rates}
     for name in ("step_00000000.png", "step_00000040.png"):
@@ -312,7 +313,7 @@ def test_images_that_have_changed_are_noticed(tiny, tmp_path, monkeypatch):
     config.num_steps = 2
     record = (tmp_path / "run" / "config.json").read_bytes()
     Image.new("L", (16, 16), 99).save(pictures / "0.png")
-    with pytest.raises(UserError, match="crc32"):
+    with pytest.raises(UserError, match="sha256"):
         train.train(config, tmp_path / "run")
     (pictures / "0.png").unlink()
     with pytest.raises(UserError, match="count: 8 there, 7 here"):

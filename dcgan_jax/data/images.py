@@ -1,18 +1,44 @@
 """One image of any kind to the pixels that a network is trained on."""
 
 import math
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
+# A larger picture is taken for a decompression bomb: a small file that fills the memory when it is decoded.
+MOST_PIXELS = 2**27
+# A smaller picture (a web page's tracking pixel, say) shows nothing.
+LEAST_SIDE = 4
+CELEBA_SIZE = (178, 218)  # width and height of CelebA's aligned faces
 
-def prepare(image: Image.Image, image_size: tuple[int, int], channels: int) -> np.ndarray:
-    """An image as uint8 [height, width, channels]: turned upright, cropped to the middle, and resized.
 
-    The crop is the largest centred rectangle of the wanted proportions; the resize is Lanczos, antialiased.
-    Transparent pixels become white. 16-bit greys are scaled to 8 bits. An animation gives its first frame.
+def decode(file: Path | BinaryIO) -> Image.Image:
+    """A picture from its file, in any format that Pillow knows; its pixels are not decoded yet.
 
-    Raises ValueError for pixels that have no agreed meaning (32-bit floats), OSError for an image that does not decode.
+    Raises ValueError for a picture that is too large or too small, and what Pillow raises for one it cannot read.
+    """
+    image = Image.open(file)
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"{width}x{height} pixels, expected at most {MOST_PIXELS} in all; shrink it")
+    if min(image.size) < LEAST_SIDE:
+        raise ValueError(f"{width}x{height} pixels, expected at least {LEAST_SIDE} a side")
+    return image
+
+
+def prepare(image: Image.Image, image_size: tuple[int, int], channels: int, crop: str = "center") -> np.ndarray:
+    """An image as uint8 [height, width, channels]: turned upright, cropped, and resized.
+
+    crop: 'center' is the largest centred rectangle of the wanted proportions; 'celebaN' the centred square that has
+    N pixels a side where the aligned face is 178 wide; 'none' the whole image, whatever that does to its proportions.
+
+    The resize is Lanczos, antialiased. Transparent pixels become white. 16-bit greys are scaled to 8 bits. An
+    animation gives its first frame.
+
+    Raises ValueError for pixels that have no agreed meaning (32-bit floats) and for an image that a crop is not made
+    for, OSError for one that does not decode.
     """
     image = ImageOps.exif_transpose(image)
     image = _eight_bits(image)
@@ -21,7 +47,7 @@ def prepare(image: Image.Image, image_size: tuple[int, int], channels: int) -> n
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("RGB" if channels == 3 else "L")
     height, width = image_size
-    image = image.resize((width, height), Image.Resampling.LANCZOS, box=_centre(image.size, width / height))
+    image = image.resize((width, height), Image.Resampling.LANCZOS, box=_box(image.size, width / height, crop))
     return np.asarray(image, np.uint8).reshape(height, width, channels)
 
 
@@ -37,10 +63,18 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-def _centre(size: tuple[int, int], proportion: float) -> tuple[float, float, float, float]:
-    """The box (left, top, right, bottom) of the largest centred rectangle with this width / height."""
+def _box(size: tuple[int, int], proportion: float, crop: str) -> tuple[float, float, float, float]:
+    """The box (left, top, right, bottom) that a crop keeps, for a result of this width / height."""
     width, height = size
-    crop_width, crop_height = min(width, height * proportion), min(height, width / proportion)
+    if crop == "none":
+        return 0, 0, width, height
+    if crop == "center":
+        crop_width, crop_height = min(width, height * proportion), min(height, width / proportion)
+    else:
+        full_width, full_height = CELEBA_SIZE
+        if abs(height - width * full_height / full_width) > 1:
+            raise ValueError(f"{width}x{height} pixels are not in the proportions of 178x218 that crop={crop!r} is for")
+        crop_width = crop_height = width * int(crop.removeprefix("celeba")) / full_width
     left, top = (width - crop_width) / 2, (height - crop_height) / 2
     return left, top, left + crop_width, top + crop_height
 

@@ -1,0 +1,205 @@
+"""A tree of image files: a folder, or a zip or tar archive that is read in place and never unpacked."""
+
+import os
+import tarfile
+import threading
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from lzma import LZMAError
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from dcgan_jax.data import celeba
+from dcgan_jax.data.images import decode
+from dcgan_jax.data.source import Source, fingerprint
+from dcgan_jax.errors import UserError, local_path
+
+EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+# A picture's file in an archive is not larger: its content is held in memory.
+LARGEST_MEMBER = 2**28
+
+
+class _Tree(NamedTuple):
+    names: list[str]
+    read: Callable[[int], Image.Image]
+
+
+def open_source(config: ConfigDict) -> Source:
+    """All images below a folder or in an archive, in the order of their names.
+
+    The label of an image is the rank of the folder that holds it, at the first level that has several. CelebA's
+    attributes are read where `list_attr_celeba.txt` lies with the images.
+
+    Raises UserError where there is no such folder or archive, no image in it, a name that leads out of the archive, or
+    where the images of CelebA are incomplete.
+    """
+    path = _check(config.data.path)
+    if path.is_dir():
+        tree = _folder(path)
+    elif zipfile.is_zipfile(path):
+        tree = _zip(path)
+    else:
+        tree = _tar(path)
+    if not tree.names:
+        raise UserError(
+            f"config.data.path: {config.data.path!r} holds no image, expected files such as "
+            f"{', '.join(sorted(EXTENSIONS))} at any depth; pass another --config.data.path=FOLDER"
+        )
+    celeba.check(path, tree.names)
+    labels, classes = _labels(tree.names)
+    attributes, attribute_names = celeba.attributes(path, tree.names)
+    return Source(tree.names, tree.read, labels, classes, attributes, attribute_names)
+
+
+def source_fingerprint(config: ConfigDict) -> str:
+    """Changes when a file is added, removed or written again. Raises UserError where the path does not exist."""
+    path = _check(config.data.path)
+    images = [path / name for name in sorted(_image_names(path))] if path.is_dir() else [path]
+    return fingerprint([*images, celeba.attributes_file(path) or Path("no attributes")])
+
+
+def _check(name: str) -> Path:
+    path = local_path(name, "config.data.path")
+    if not name:
+        raise UserError(
+            "config.data.path: missing, expected a folder of images, a zip or a tar; pass --config.data.path=..."
+        )
+    if not path.exists():
+        raise UserError(
+            f"config.data.path: {name!r} does not exist, expected a folder of images, a zip or a tar; "
+            f"{celeba.ADVICE if celeba.is_celeba(path) else 'pass --config.data.path=...'}"
+        )
+    if not path.is_dir() and not (path.is_file() and (zipfile.is_zipfile(path) or _is_tar(path))):
+        raise UserError(
+            f"config.data.path: {name!r} is not a folder, nor a whole zip or tar archive, expected one of images; "
+            "pass another --config.data.path, or fetch the archive again"
+        )
+    return path
+
+
+def _is_tar(path: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except (OSError, EOFError, zlib.error, LZMAError):  # compressed, but not whole
+        return False
+
+
+def _is_image(name: str) -> bool:
+    hidden = any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
+    return not hidden and PurePosixPath(name).suffix.lower() in EXTENSIONS
+
+
+def _folder(root: Path) -> _Tree:
+    names = sorted(_image_names(root))
+
+    def read(index: int) -> Image.Image:
+        path = root / names[index]
+        if not path.is_file():
+            raise OSError("not a regular file")
+        if path.stat().st_size == 0:
+            raise OSError("empty file")
+        return decode(path)
+
+    return _Tree(names, read)
+
+
+def _image_names(root: Path) -> Iterator[str]:
+    def refuse(error: OSError) -> None:
+        raise UserError(
+            f"config.data.path: {error.filename!r} cannot be read ({error.strerror}); open it, or remove it"
+        )
+
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, onerror=refuse, followlinks=True):
+        # Links are followed, but no folder is read twice: they may go in circles.
+        if os.path.realpath(folder) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(folder))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        where = os.path.relpath(folder, root)
+        for name in files:
+            if _is_image(name):
+                yield name if where == "." else f"{where}/{name}"
+
+
+def _check_member(archive: Path, name: str) -> None:
+    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
+        raise UserError(
+            f"config.data.path: {str(archive)!r} holds {name!r}, a name that leads out of the archive, expected names "
+            "below it; pack it again, or unpack it with care and pass the folder"
+        )
+
+
+def _check_size(size: int) -> None:
+    if size == 0:
+        raise OSError("empty file")
+    if size > LARGEST_MEMBER:
+        raise ValueError(f"{size} bytes, expected at most {LARGEST_MEMBER}")
+
+
+def _zip(path: Path) -> _Tree:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"config.data.path: {str(path)!r} cannot be read ({error}), expected a whole zip; fetch it again"
+        ) from error
+    members = {}
+    for member in archive.infolist():
+        _check_member(path, member.filename)
+        if not member.is_dir() and _is_image(member.filename):
+            members[member.filename] = member
+    names = sorted(members)
+
+    def read(index: int) -> Image.Image:
+        member = members[names[index]]
+        _check_size(member.file_size)
+        return decode(BytesIO(archive.read(member)))
+
+    return _Tree(names, read)
+
+
+def _tar(path: Path) -> _Tree:
+    places: dict[str, tuple[int, int]] = {}
+    try:
+        with tarfile.open(path) as archive:
+            while (member := archive.next()) is not None:
+                archive.members.clear()  # type: ignore[attr-defined]  # or it keeps all of them
+                _check_member(path, member.name)
+                if member.isreg() and _is_image(member.name):
+                    places[member.name] = (member.offset_data, member.size)
+    except (OSError, EOFError, tarfile.TarError, zlib.error, LZMAError) as error:
+        raise UserError(
+            f"config.data.path: {str(path)!r} cannot be read ({error}), expected a whole tar; fetch it again"
+        ) from error
+    # In the order in which they lie: a compressed archive can only be read forwards.
+    names = sorted(places, key=lambda name: places[name][0])
+    opened = threading.local()
+
+    def read(index: int) -> Image.Image:
+        if not hasattr(opened, "file"):  # each thread has its own place in the file
+            opened.file = tarfile.open(path).fileobj  # noqa: SIM115
+        offset, size = places[names[index]]
+        _check_size(size)
+        opened.file.seek(offset)
+        return decode(BytesIO(opened.file.read(size)))
+
+    return _Tree(names, read)
+
+
+def _labels(names: list[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """Labels by the first level of folders that has several; (None, ()) where there is none that all images have."""
+    folders = [PurePosixPath(name).parts[:-1] for name in names]
+    levels = zip(*folders, strict=False)  # as many as all images have
+    level = next((level for level in levels if len(set(level)) > 1), None)
+    if level is None:
+        return None, ()
+    classes, labels = np.unique(np.array(level), return_inverse=True)
+    return labels, tuple(map(str, classes))

@@ -1,0 +1,85 @@
+"""MNIST's own format: idx files of unsigned bytes (yann.lecun.com/exdb/mnist), gzipped or not."""
+
+import gzip
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from dcgan_jax.data.source import Source, fingerprint
+from dcgan_jax.errors import UserError, local_path
+
+
+def open_source(config: ConfigDict) -> Source:
+    """The images of an idx file of 3 dimensions, and the labels in the file beside it, if there is one.
+
+    A folder stands for its train-images-idx3-ubyte. Raises UserError where a file is absent, damaged, or of another
+    kind, or where there are not as many labels as images.
+    """
+    images_path, labels_path = _paths(config.data.path)
+    images = _read(images_path, dimensions=3)
+    labels = None
+    if labels_path:
+        labels = _read(labels_path, dimensions=1).astype(np.int32)
+        if len(labels) != len(images):
+            raise UserError(
+                f"config.data.path: {str(labels_path)!r} holds {len(labels)} labels for {len(images)} images, expected "
+                "one each; fetch both again"
+            )
+    return Source(
+        names=[str(i) for i in range(len(images))],
+        read=lambda index: Image.fromarray(images[index]),
+        labels=labels,
+        classes=tuple(map(str, np.unique(labels))) if labels is not None else (),
+        decoding=False,
+    )
+
+
+def source_fingerprint(config: ConfigDict) -> str:
+    """Changes when one of the files is written again. Raises UserError where there is none."""
+    return fingerprint([path for path in _paths(config.data.path) if path])
+
+
+def _paths(name: str) -> tuple[Path, Path | None]:
+    path = local_path(name, "config.data.path")
+    if not name or not path.exists():
+        raise UserError(
+            f"config.data.path: {name!r} does not exist, expected an idx file such as train-images-idx3-ubyte.gz or "
+            "its folder; pass --config.data.path=..."
+        )
+    if path.is_dir():
+        found = sorted(path.glob("train-images*idx3-ubyte*"))
+        if not found:
+            raise UserError(f"config.data.path: {str(path)!r} holds no train-images-idx3-ubyte[.gz]; pass the file")
+        path = found[0]
+    labels = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+    return path, labels if labels != path and labels.exists() else None
+
+
+def _read(path: Path, dimensions: int) -> np.ndarray:
+    """An idx file: magic 0 0 8 d, d big-endian sizes, the bytes."""
+    try:
+        content = path.read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"config.data.path: {str(path)!r} cannot be read ({error}); fetch the file again") from error
+    magic = bytes([0, 0, 8, dimensions])
+    header = 4 + 4 * dimensions
+    if content[:4] != magic or len(content) < header:
+        raise UserError(
+            f"config.data.path: {str(path)!r} begins with {content[:4].hex(' ')}, expected {magic.hex(' ')}, an idx "
+            f"file of {dimensions} dimensions; name the right file"
+        )
+    shape = tuple(int(size) for size in np.frombuffer(content[4:header], ">u4"))
+    expected, found = math.prod(shape), len(content) - header
+    if expected == 0:
+        raise UserError(f"config.data.path: {str(path)!r} holds nothing, sizes {shape}; name the right file")
+    if found != expected:
+        raise UserError(
+            f"config.data.path: {str(path)!r} holds {found} bytes of data, expected {expected}; fetch it again"
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)

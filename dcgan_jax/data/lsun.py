@@ -1,0 +1,59 @@
+"""LSUN's own format: an lmdb of encoded images (github.com/fyu/lsun)."""
+
+import threading
+from io import BytesIO
+
+from ml_collections import ConfigDict
+from PIL import Image
+
+from dcgan_jax.data.images import decode
+from dcgan_jax.data.source import Source, fingerprint
+from dcgan_jax.errors import UserError, local_path
+
+
+def open_source(config: ConfigDict) -> Source:
+    """All images of an lmdb folder such as bedroom_train_lmdb, in the order of their keys.
+
+    Raises UserError where there is none, it is damaged or holds nothing, or the package lmdb is not installed.
+    """
+    path = _check(config.data.path)
+    try:
+        import lmdb  # imported late: only this source needs it
+    except ImportError as error:
+        raise UserError(
+            "config.data.source: 'lmdb' needs the package lmdb; pip install --editable '.[lmdb]'"
+        ) from error
+    try:
+        environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False, subdir=path.is_dir())
+        with environment.begin() as transaction, transaction.cursor() as cursor:
+            keys = list(cursor.iternext(keys=True, values=False))
+    except lmdb.Error as error:
+        raise UserError(
+            f"config.data.path: {str(path)!r} cannot be read ({error}), expected an lmdb; fetch it again"
+        ) from error
+    if not keys:
+        raise UserError(f"config.data.path: {str(path)!r} holds no image; pass another --config.data.path")
+    opened = threading.local()
+
+    def read(index: int) -> Image.Image:
+        if not hasattr(opened, "transaction"):  # each belongs to a thread
+            opened.transaction = environment.begin()
+        return decode(BytesIO(opened.transaction.get(keys[index])))
+
+    return Source(names=[key.decode(errors="backslashreplace") for key in keys], read=read)
+
+
+def source_fingerprint(config: ConfigDict) -> str:
+    """Changes when the lmdb is written again. Raises UserError where there is none."""
+    path = _check(config.data.path)
+    return fingerprint([path / "data.mdb" if path.is_dir() else path])
+
+
+def _check(name: str):
+    path = local_path(name, "config.data.path")
+    if not name or (not (path / "data.mdb").is_file() and not path.is_file()):
+        raise UserError(
+            f"config.data.path: {name!r} is no lmdb, expected the folder that holds data.mdb, such as "
+            "bedroom_train_lmdb (LSUN's zip holds it; unpack that first); pass --config.data.path=..."
+        )
+    return path
