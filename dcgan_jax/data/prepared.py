@@ -105,6 +105,11 @@ def read_card(path: Any) -> dict[str, Any]:
     return card
 
 
+def read_names(path: Path) -> list[str]:
+    """What each image of a prepared set was called, JSON's escapes and all."""
+    return (path / "names.txt").read_text().splitlines()
+
+
 def _mismatch(path: Path, what: str) -> UserError:
     return UserError(
         f"config.data.path: {str(path)!r} does not match its card: {what}; remove that folder, and prepare it again"
