@@ -1,10 +1,9 @@
 """De-duplication measured on planted duplicates: python benchmarks/duplicates.py --images=FOLDER [--side=64]
 
 FOLDER holds JPEGs. All are copied, and a tenth of them planted once more, altered: recompressed (quality 25 to 60),
-cropped (to 92 to 97% of each side, anywhere, and enlarged back), or made brighter or darker (by 10 to 30%). The whole is
-prepared and de-duplicated by the launcher's own functions. Printed: of each kind, the share of planted images that fell
-out (or whose original did); and the other pairs that were found. Those may be duplicates too, so look at them:
---picture=FILE shows them side by side.
+cropped (to 92 to 97% of each side, anywhere, and enlarged back), or made brighter or darker (by 10 to 30%). All is
+prepared and de-duplicated. Printed: of each kind, the share of planted images that fell out (or whose original did);
+and the other pairs that were found. Those may be duplicates too, so look at them: --picture=FILE shows them.
 """
 
 import argparse
