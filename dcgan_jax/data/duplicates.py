@@ -32,15 +32,15 @@ log = logging.getLogger("dcgan_jax")
 
 SIDE = 32  # of the crops that are compared
 BITS = 128
-TRAINING_STEPS, TRAINING_BATCH = 1500, 256
+TRAINING_STEPS, TRAINING_BATCH = 3000, 256
 NOISE, DROPOUT = 0.3, 0.2
-BUCKETINGS = 64  # random choices of bits
+BUCKETINGS = 128  # random choices of bits
 NEAREST = 2  # others of its bucket that an image is compared with
-LEAST_CODE_CORRELATION = 0.8  # pairs whose codes correlate less are not compared pixel by pixel
+LEAST_CODE_CORRELATION = 0.7  # pairs whose codes correlate less are not compared pixel by pixel
 # Crops of one image are laid over the other: these shares of its side, each at three places a side.
 ZOOMS = (0.97, 0.94, 0.91)
 # Two images are near-duplicates where the best of these correlates so much; benchmarks/duplicates.py measures it.
-LEAST_CORRELATION = 0.97
+LEAST_CORRELATION = 0.96
 WORTH_A_LOOK = 0.7  # pairs that correlate less before anything is cropped are not looked at again
 CHUNK, PAIRS = 4096, 512  # images, and pairs of them, at a time
 SHOWN = 60  # pairs in a picture of the report
@@ -62,20 +62,38 @@ class DenoisingAutoencoder(nn.Module):
         return code, nn.Dense(pixels.shape[-1])(hidden)
 
 
+def _normal(pixels: Array) -> Array:
+    """Pixels [..., H, W, C] with mean 0 in each channel, and norm 1."""
+    pixels = pixels - pixels.mean((-3, -2), keepdims=True)
+    return pixels / (jnp.sqrt(jnp.sum(pixels**2, (-3, -2, -1), keepdims=True)) + 1e-3)
+
+
 @jax.jit
 def crops(images: Array) -> Array:
-    """Images uint8 [B, H, W, C] to their centre squares at 32x32, float32 [B, 32 * 32 * C], each of mean 0 and norm 1.
+    """Images uint8 [B, H, W, C] to their centre squares at 32x32, float32 [B, 32 * 32 * C].
 
-    So that brighter or paler copies are equal, whatever the network learns.
+    Each channel has mean 0, and each image variance 1: a brighter or paler copy is equal, and what two pictures of a
+    blue sea have in common, their blue, is not seen.
     """
     _, height, width, channels = images.shape
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     squares = images[:, top : top + side, left : left + side].astype(jnp.float32)
     small = jax.image.resize(squares, (len(images), SIDE, SIDE, channels), "linear", antialias=True)
-    pixels = small.reshape(len(images), -1)
-    pixels -= pixels.mean(1, keepdims=True)
-    return pixels / (jnp.linalg.norm(pixels, axis=1, keepdims=True) + 1e-3) * jnp.sqrt(pixels.shape[1])
+    return _normal(small).reshape(len(images), -1) * np.sqrt(SIDE * SIDE * channels)
+
+
+@functools.cache
+def _zooms() -> np.ndarray:
+    """What crops of a row of 32 pixels show, enlarged back, as matrices [sizes, places, 32, 32]."""
+    pixels = np.arange(SIDE)
+    maps = []
+    for share in ZOOMS:
+        for left in (0, (1 - share) / 2, 1 - share):
+            # Here is the middle of each new pixel in the old row; between two old ones it is interpolated.
+            middle = np.clip((left + (pixels + 0.5) / SIDE * share) * SIDE - 0.5, 0, SIDE - 1)
+            maps.append(np.maximum(0, 1 - abs(middle[:, None] - pixels[None])))
+    return np.stack(maps).reshape(len(ZOOMS), 3, SIDE, SIDE).astype(np.float32)
 
 
 def train_autoencoder(images: np.ndarray, seed: int) -> tuple[DenoisingAutoencoder, Any]:
@@ -88,9 +106,14 @@ def train_autoencoder(images: np.ndarray, seed: int) -> tuple[DenoisingAutoencod
     @jax.jit
     def step(params: Any, opt_state: Any, batch: Array, key: Array) -> tuple[Any, Any, Array]:
         pixels = crops(batch)
+        # Another crop of the image is a kind of noise too: its code shall be the same.
+        size, rows, columns = jax.random.randint(key, (3,), 0, len(ZOOMS))
+        maps = jnp.asarray(_zooms())[size]
+        corrupted = pixels.reshape(len(pixels), SIDE, SIDE, -1)
+        corrupted = jnp.einsum("ij,kl,njlc->nikc", maps[rows], maps[columns], corrupted).reshape(pixels.shape)
 
         def loss(params: Any) -> Array:
-            _, reconstruction = network.apply(params, pixels, train=True, rngs={"dropout": key})
+            _, reconstruction = network.apply(params, corrupted, train=True, rngs={"dropout": key})
             return jnp.mean((reconstruction - pixels) ** 2)
 
         value, gradients = jax.value_and_grad(loss)(params)
@@ -144,24 +167,6 @@ def candidates(codes: np.ndarray, packed: np.ndarray, seed: int) -> np.ndarray:
                 chosen = part[alike > LEAST_CODE_CORRELATION]
                 found.append(np.stack([first[chosen], second[chosen]], axis=1))
     return np.unique(np.concatenate(found), axis=0)
-
-
-@functools.cache
-def _zooms() -> np.ndarray:
-    """What crops of a row of 32 pixels show, enlarged back, as matrices [sizes, places, 32, 32]."""
-    pixels = np.arange(SIDE)
-    maps = []
-    for share in ZOOMS:
-        for left in (0, (1 - share) / 2, 1 - share):
-            # Here is the middle of each new pixel in the old row; between two old ones it is interpolated.
-            middle = np.clip((left + (pixels + 0.5) / SIDE * share) * SIDE - 0.5, 0, SIDE - 1)
-            maps.append(np.maximum(0, 1 - abs(middle[:, None] - pixels[None])))
-    return np.stack(maps).reshape(len(ZOOMS), 3, SIDE, SIDE).astype(np.float32)
-
-
-def _normal(pixels: Array) -> Array:
-    pixels = pixels - pixels.mean((-3, -2, -1), keepdims=True)
-    return pixels / (jnp.sqrt(jnp.sum(pixels**2, (-3, -2, -1), keepdims=True)) + 1e-6)
 
 
 @jax.jit
