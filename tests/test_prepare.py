@@ -201,6 +201,42 @@ def test_a_full_disk_is_told_before_and_while_writing(config, monkeypatch):
     assert data.open_set(data.find_or_prepare(config)).card["count"] == 300
 
 
+def test_a_source_that_changes_meanwhile_is_told(config, pictures, monkeypatch):
+    def prepare_and_change(*arguments):
+        (pictures / "0" / "999.png").write_bytes(b"new")
+        return images_prepare(*arguments)
+
+    monkeypatch.setattr(prepare, "prepare", prepare_and_change)
+    with pytest.raises(UserError, match="changed while it was being prepared"):
+        data.find_or_prepare(config)
+    assert folders(config) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[]",
+        "{}",
+        '{"start": -5, "stop": 3, "unreadable": {}}',
+        "null",
+        "\x00\xff",
+        '{"start": 0, "stop": 301, "unreadable": {}}',
+        '{"start": "a", "stop": 3, "unreadable": 1}',
+        '{"start": 0, "stop": 3, "unreadable": {"7": "?"}}',
+    ],
+)
+def test_a_damaged_journal_is_not_believed(config, monkeypatch, line):
+    undisturbed = contents(data.find_or_prepare(config))
+    config.data.prepared += "2"
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "_finish", None)
+        with pytest.raises(TypeError):
+            data.find_or_prepare(config)
+    (partial,) = folders(config)
+    (prepare.Path(config.data.prepared) / partial / "done.jsonl").write_text(line + "\n")
+    assert contents(data.find_or_prepare(config)) == undisturbed
+
+
 def test_two_at_once_make_one_set(config, pictures, tmp_path):
     command = [
         sys.executable,

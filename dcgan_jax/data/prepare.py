@@ -6,9 +6,11 @@ images take the places of the unreadable ones, whose number is small, and the ca
 """
 
 import datetime
+import functools
 import hashlib
 import json
 import logging
+import math
 import os
 import shutil
 import warnings
@@ -66,6 +68,12 @@ def find_or_prepare(config: ConfigDict, workers: int | None = None) -> Path:
         if partial:
             log.info("preparing %d images, once: %s", len(source.names), path)
             _build(partial, source, request, workers or os.cpu_count() or 1)
+            if "fingerprint" in request and module.source_fingerprint(config) != request["fingerprint"]:
+                shutil.rmtree(partial)
+                raise UserError(
+                    f"config.data.path: {config.data.path!r} changed while it was being prepared, expected it to stay "
+                    "as it is; give the command again when it does"
+                )
     return path
 
 
@@ -128,47 +136,25 @@ def _build(partial: Path, source: Source, request: dict[str, Any], workers: int)
 
 def _decode_all(partial: Path, source: Source, request: dict[str, Any], workers: int) -> list[_Piece]:
     """Fills images.npy with what is not there yet; returns all pieces."""
-    count, (height, width), channels = len(source.names), request["image_size"], request["channels"]
-    size = height * width * channels
+    count, size = len(source.names), math.prod(request["image_size"]) * request["channels"]
     file = partial / "images.npy"
-    done = list(_finished(partial / "done.jsonl"))
-    if not file.exists():
-        done = []
-    there = file.stat().st_blocks * 512 if done else 0
-    prepared.check_space(partial, HEADER + count * size - there)
-    most = max(1, min(PIECE, count // (8 * workers)))
-    waiting = list(_pieces(count, done, most))
+    done = list(_finished(partial / "done.jsonl", count)) if file.exists() else []
+    waiting = list(_pieces(count, done, most=max(1, min(PIECE, count // (8 * workers)))))
     left = sum(stop - start for start, stop in waiting)
     if done:
         log.info("going on where it was stopped: %d of %d images are left", left, count)
+    there = file.stat().st_blocks * 512 if done else 0
+    prepared.check_space(partial, HEADER + count * size - there)
 
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    os.ftruncate(descriptor, HEADER + count * size)
-
-    def decode(piece: tuple[int, int]) -> _Piece:
-        start, stop = piece
-        pixels = np.zeros((stop - start, height, width, channels), np.uint8)
-        unreadable = {}
-        for index in range(start, stop):
-            try:
-                with source.read(index) as image:
-                    pixels[index - start] = prepare(image, (height, width), channels, request["crop"])
-            # Pillow's decoders raise all kinds of errors on damaged files, SyntaxError and struct.error among them.
-            except Exception as error:
-                unreadable[index] = f"{type(error).__name__}: {error}"
-        os.pwrite(descriptor, pixels.data, HEADER + start * size)
-        os.fsync(descriptor)
-        return _Piece(start, stop, unreadable)
-
-    threads = workers if source.decoding and count > 100 else 1
-    pool = ThreadPoolExecutor(threads)
-    bar = tqdm(desc="preparing", total=count, unit=" images", disable=None, leave=False)
-    bar.update(count - left)
+    pool = ThreadPoolExecutor(workers if source.decoding and count > 100 else 1)
+    bar = tqdm(desc="preparing", total=count, initial=count - left, unit=" images", disable=None, leave=False)
     try:
+        os.ftruncate(descriptor, HEADER + count * size)
         with (partial / "done.jsonl").open("a") as journal, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # images.decode judges
             journal.write("\n" if done else "")  # a line that a kill cut short ends here
-            for piece in pool.map(decode, waiting):
+            for piece in pool.map(functools.partial(_decode, descriptor, source, request), waiting):
                 done.append(piece)
                 journal.write(json.dumps(piece._asdict()) + "\n")
                 journal.flush()
@@ -179,6 +165,27 @@ def _decode_all(partial: Path, source: Source, request: dict[str, Any], workers:
         bar.close()
         os.close(descriptor)
     return done
+
+
+def _decode(descriptor: int, source: Source, request: dict[str, Any], piece: tuple[int, int]) -> _Piece:
+    """Decodes the images of a piece, and writes them to their place in images.npy, to stay."""
+    start, stop = piece
+    shape = (*request["image_size"], request["channels"])
+    pixels = np.zeros((stop - start, *shape), np.uint8)
+    unreadable = {}
+    for index in range(start, stop):
+        try:
+            with source.read(index) as image:
+                pixels[index - start] = prepare(image, shape[:2], shape[2], request["crop"])
+        # Pillow's decoders raise all kinds of errors on damaged files, SyntaxError and struct.error among them.
+        except Exception as error:
+            unreadable[index] = f"{type(error).__name__}: {error}"
+    view, place = pixels.data.cast("B"), HEADER + start * pixels[0].nbytes
+    while view:  # a write may end early, as before a full disk
+        written = os.pwrite(descriptor, view, place)
+        view, place = view[written:], place + written
+    os.fsync(descriptor)
+    return _Piece(start, stop, unreadable)
 
 
 def _judge(partial: Path, source: Source, piece: _Piece, done: list[_Piece]) -> None:
@@ -195,15 +202,18 @@ def _judge(partial: Path, source: Source, piece: _Piece, done: list[_Piece]) -> 
         )
 
 
-def _finished(journal: Path) -> Iterator[_Piece]:
-    if not journal.exists():
-        return
-    for line in journal.read_text(errors="replace").splitlines():
+def _finished(journal: Path, count: int) -> Iterator[_Piece]:
+    """The pieces that a journal says are done, of a source of so many images."""
+    lines = journal.read_text(errors="replace").splitlines() if journal.exists() else []
+    for line in lines:
         try:
             piece = _Piece(**json.loads(line))
-        except (ValueError, TypeError):
+            unreadable = {int(index): reason for index, reason in piece.unreadable.items()}
+            sound = 0 <= piece.start < piece.stop <= count and unreadable.keys() <= set(range(piece.start, piece.stop))
+        except (ValueError, TypeError, AttributeError):
             continue  # cut short by a kill: its piece is done again
-        yield piece._replace(unreadable={int(index): reason for index, reason in piece.unreadable.items()})
+        if sound:
+            yield piece._replace(unreadable=unreadable)
 
 
 def _pieces(count: int, done: list[_Piece], most: int) -> Iterator[tuple[int, int]]:

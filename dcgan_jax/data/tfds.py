@@ -86,7 +86,9 @@ def _keep_tensorflow_off_accelerators() -> None:
 
 
 def _reason(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # tfds shows the whole example before it says what was missing.
+    return lines[-1] if isinstance(error, ImportError) else lines[0]
 
 
 def _advice(error: BaseException, name: str) -> str:
