@@ -8,7 +8,7 @@ from typing import TextIO
 def acquire(path: Path, *, wait: bool) -> TextIO | None:
     """The open file, whose closing gives the lock back; None where another process holds it and `wait` is False.
 
-    The folder of `path` must exist. POSIX only.
+    The folder of `path` must exist, on a file system whose locks (flock) reach all processes that matter. POSIX only.
     """
     file = path.open("w")
     try:

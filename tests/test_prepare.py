@@ -126,16 +126,16 @@ def test_unreadable_images_leave_no_gap(config, pictures):
         assert int(name[2:5]) == int(image[0, 0, 0]) + 256 * int(image[0, 0, 1]), "a name belongs to its image"
 
 
-@pytest.mark.parametrize("moment", ["pwrite", "write_array_header_1_0", "sha256", "write_card", "truncate", "unlink"])
+@pytest.mark.parametrize("moment", ["pwrite", "write_array_header_1_0", "sha256", "write_card", "unlink", "rename"])
 def test_a_set_stopped_at_any_stage_ends_as_the_undisturbed_one(config, pictures, monkeypatch, moment):
     break_pictures(pictures)
     undisturbed = contents(data.find_or_prepare(config, workers=2))
     config.data.prepared += "2"
     home = {
         "pwrite": os,
-        "truncate": os,
         "write_array_header_1_0": np.lib.format,
         "unlink": prepare.Path,
+        "rename": prepare.Path,
         "sha256": prepared,
         "write_card": prepared,
     }[moment]
@@ -196,7 +196,7 @@ def test_a_full_disk_is_told_before_and_while_writing(config, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
-        with pytest.raises(UserError, match="is full; make room, and the same command goes on"):
+        with pytest.raises(UserError, match="the disk is full; make room, and the same command goes on"):
             data.find_or_prepare(config)
     assert data.open_set(data.find_or_prepare(config)).card["count"] == 300
 
@@ -237,6 +237,82 @@ def test_a_damaged_journal_is_not_believed(config, monkeypatch, line):
     assert contents(data.find_or_prepare(config)) == undisturbed
 
 
+def test_a_short_write_is_finished(config, monkeypatch):
+    undisturbed = contents(data.find_or_prepare(config))
+    config.data.prepared += "2"
+    whole = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, view, place: whole(file, view[:100], place))
+    assert contents(data.find_or_prepare(config)) == undisturbed
+
+
+def test_what_is_not_the_fault_of_an_image_costs_none(config, pictures, monkeypatch):
+    reads = []
+
+    def fail_once(image, *arguments):
+        reads.append(image)
+        if len(reads) == 250:
+            raise OSError(5, "Input/output error")
+        return images_prepare(image, *arguments)
+
+    monkeypatch.setattr(prepare, "prepare", fail_once)
+    with pytest.raises(UserError, match=r"cannot be read at present .* the same command goes on"):
+        data.find_or_prepare(config)
+    assert data.open_set(data.find_or_prepare(config)).card["left_out"] == 0
+    assert len(reads) < 550, "finished work is not done again"
+
+
+def test_a_journal_without_its_images_is_not_believed(config, monkeypatch):
+    undisturbed = contents(data.find_or_prepare(config))
+    config.data.prepared += "2"
+    for stage in ("_finish", "_decode"):
+        with monkeypatch.context() as patch:
+            patch.setattr(prepare, stage, None)
+            with pytest.raises(TypeError):
+                data.find_or_prepare(config)
+        (partial,) = (prepare.Path(config.data.prepared) / name for name in folders(config))
+        if stage == "_finish":
+            (partial / "images.npy").unlink()
+    assert contents(data.find_or_prepare(config)) == undisturbed
+
+
+def test_too_many_unreadable_images_are_told_after_a_kill_too(config, pictures, monkeypatch):
+    for i in range(5):
+        (pictures / f"broken{i}.png").write_bytes(b"broken")
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "_judge", lambda *arguments: None)
+        patch.setattr(prepare, "_finish", None)
+        with pytest.raises(TypeError):
+            data.find_or_prepare(config)
+    with pytest.raises(UserError, match="5 of the first 305 images are unreadable"):
+        data.find_or_prepare(config)
+
+
+def test_names_may_hold_anything(config, pictures):
+    strange = ["a\x85b.png", "c\u2028d.png", "line\nbreak.png", b"z\xff.png".decode(errors="surrogateescape"), 'q".png']
+    for name in strange:
+        Image.new("RGB", (20, 20)).save(pictures / "0" / "temporary.png")
+        (pictures / "0" / "temporary.png").rename(pictures / "0" / name)
+    names = prepared.read_names(data.find_or_prepare(config))
+    assert len(names) == 305
+    assert {f"0/{name}" for name in strange} <= set(names)
+
+
+def test_a_prepared_set_below_its_source_is_not_part_of_it(config, pictures):
+    config.data.prepared = str(pictures / "prepared")
+    path = data.find_or_prepare(config)
+    Image.new("RGB", (20, 20)).save(path / "duplicates_random.png")
+    assert data.find_or_prepare(config) == path
+
+
+def test_a_file_in_the_way_is_told(config):
+    path = data.find_or_prepare(config)
+    shutil.rmtree(path)
+    path.with_name(path.name + ".partial").write_text("")
+    with pytest.raises(UserError, match="cannot be written to") as error:
+        data.find_or_prepare(config)
+    assert "\n" not in str(error.value)
+
+
 def test_two_at_once_make_one_set(config, pictures, tmp_path):
     command = [
         sys.executable,
@@ -252,10 +328,11 @@ def test_two_at_once_make_one_set(config, pictures, tmp_path):
     assert len(folders(config)) == 1
 
 
-@pytest.mark.parametrize(
-    "damage",
-    ["no card", "card cut", "card sizes", "array absent", "array cut", "array shape", "array pickled", "bytes"],
-)
+CARDS = ("no card", "card cut", "card sizes", "card hashes", "card deep")
+ARRAYS = ("absent", "cut", "shape", "pickle", "header", "archive", "bytes")
+
+
+@pytest.mark.parametrize("damage", CARDS + ARRAYS)
 def test_a_card_that_does_not_match_is_told(config, damage):
     path = data.find_or_prepare(config)
     card, images = path / "card.json", path / "images.npy"
@@ -265,13 +342,22 @@ def test_a_card_that_does_not_match_is_told(config, damage):
         card.write_text(card.read_text()[:50])
     elif damage == "card sizes":
         card.write_text(card.read_text().replace('"count": 300', '"count": "300"'))
-    elif damage == "array absent":
+    elif damage == "card hashes":
+        card.write_text(card.read_text().replace('"labels": "', '"../../labels": "'))
+    elif damage == "card deep":
+        card.write_text("[" * 200_000)
+    elif damage == "header":
+        images.write_bytes(images.read_bytes().replace(b"{'descr'", b"{'descr", 1))
+    elif damage == "archive":
+        with images.open("wb") as file:
+            np.savez(file, images=np.zeros(3))
+    elif damage == "absent":
         images.unlink()
-    elif damage == "array cut":
+    elif damage == "cut":
         os.truncate(images, images.stat().st_size - 1)
-    elif damage == "array shape":
+    elif damage == "shape":
         np.save(images, np.zeros((299, 8, 8, 3), np.uint8))
-    elif damage == "array pickled":
+    elif damage == "pickle":
         np.save(images, np.array([object()]), allow_pickle=True)
     else:
         with images.open("r+b") as file:
@@ -348,7 +434,7 @@ def test_a_set_larger_than_memory_is_read_in_constant_memory(tmp_path):
     with (folder / "images.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, dict(descr="|u1", fortran_order=False, shape=(count, 64, 64, 3)))
         file.truncate(128 + count * 64 * 64 * 3)
-    card = dict(format=1, count=count, image_size=[64, 64], channels=3, attributes=[], sha256={"images": ""})
+    card = dict(format=1, count=count, image_size=[64, 64], channels=3, attributes=[], sha256={"images": "0" * 64})
     (folder / "card.json").write_text(json.dumps(card))
     script = """
 import resource, sys

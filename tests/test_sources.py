@@ -150,6 +150,13 @@ def test_idx_files_and_their_folder_read_alike(idx_folder, read_idx):
     assert read_idx(idx_folder, image_size=(32, 32), channels=3).images.shape == (30, 32, 32, 3)
 
 
+def test_labels_are_found_compressed_or_not(idx_folder, read_idx):
+    labels = idx_folder / "train-labels-idx1-ubyte.gz"
+    labels.with_suffix("").write_bytes(gzip.decompress(labels.read_bytes()))
+    labels.unlink()
+    assert read_idx(idx_folder, num_classes=10).labels.tolist() == [*range(10)] * 3
+
+
 @pytest.mark.parametrize("damage", ["cut", "magic", "short", "absent", "labels", "count", "overflow", "nothing"])
 def test_damaged_idx_files_are_told(idx_folder, read_idx, damage):
     path = idx_folder / "train-images-idx3-ubyte.gz"
@@ -259,6 +266,52 @@ def test_links_and_devices_in_a_tar_are_passed_over(pictures, read, tmp_path_fac
     assert len(read("folder", path).images) == 200
 
 
+def test_hard_links_in_a_tar_are_images(pictures, read, tmp_path_factory):
+    path = tmp_path_factory.mktemp("archive") / "pets.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.add(pictures, "pets")
+        member = tarfile.TarInfo("pets/again.png")
+        member.type, member.linkname = tarfile.LNKTYPE, "pets/dogs/part 0/000.PNG"
+        archive.addfile(member)
+    assert len(read("folder", path).images) == 201
+
+
+@pytest.mark.parametrize("kind", ["", "gz"])
+@pytest.mark.parametrize("damage", ["header", "end"])
+def test_a_damaged_tar_does_not_pass_for_a_shorter_one(pictures, read, tmp_path_factory, kind, damage):
+    path = archived(pictures, "", tmp_path_factory.mktemp("archive") / "pets")
+    content = bytearray(path.read_bytes())
+    with tarfile.open(path) as archive:
+        offset = archive.getmembers()[100].offset
+    if damage == "header":
+        content[offset + 3] ^= 0xFF
+    else:
+        content = content[:offset]
+    path.write_bytes(gzip.compress(bytes(content)) if kind else bytes(content))
+    with pytest.raises(UserError, match="expected a whole tar"):
+        read("folder", path)
+
+
+def test_a_program_called_png_is_not_run(pictures, read, tmp_path_factory, monkeypatch):
+    # Pillow would hand this to Ghostscript.
+    (pictures / "evil.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\nshowpage\n")
+    programs = tmp_path_factory.mktemp("programs")
+    (programs / "gs").write_text(f"#!/bin/sh\ntouch {programs}/called\n")
+    (programs / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    assert read("folder", pictures).card["left_out"] == 1
+    assert not (programs / "called").exists()
+
+
+def test_a_zip_that_unpacks_to_more_than_it_says_is_cut(tmp_path, read):
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.bmp", bytes(2**26))
+    path.write_bytes(path.read_bytes().replace((2**26).to_bytes(4, "little"), (1000).to_bytes(4, "little")))
+    with pytest.raises(UserError, match="unreadable"):
+        read("folder", path)
+
+
 def attributes_of(names, titles=("Smiling", "Male")):
     rows = [f"{name}  {1 if i % 2 else -1} -1" for i, name in enumerate(names)]
     return "\n".join([str(len(names)), " ".join(titles), *rows]) + "\n"
@@ -301,12 +354,23 @@ def test_how_to_get_celeba_is_told_where_it_is_absent(tmp_path, read):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("damage", ["absent", "short", "empty"])
+def test_celebas_attributes_are_no_matter_of_other_images(faces, read):
+    (faces.parent / "flowers").mkdir()
+    solid(RED).save(faces.parent / "flowers" / "rose.png")
+    assert read("folder", faces.parent / "flowers").attributes is None
+
+
+@pytest.mark.parametrize("damage", ["absent", "short", "empty", "number"])
 def test_attributes_that_do_not_match_are_told(faces, read, monkeypatch, damage):
     monkeypatch.setattr(celeba, "COUNT", 5)
     file = faces.parent / "list_attr_celeba.txt"
     lines = file.read_text().splitlines()
-    changed = {"absent": lines[:-1], "short": [*lines[:-1], lines[-1][:-2]], "empty": []}[damage]
+    changed = {
+        "absent": lines[:-1],
+        "short": [*lines[:-1], lines[-1][:-2]],
+        "empty": [],
+        "number": [*lines[:-1], lines[-1] + "0"],
+    }[damage]
     file.write_text("\n".join(changed))
     with pytest.raises(UserError, match=r"list_attr_celeba\.txt"):
         read("folder", faces)
@@ -322,6 +386,16 @@ def test_lsun_reads_its_lmdb(tmp_path, read):
             transaction.put(f"{i:05x}".encode(), content.getvalue())
     image_set = read("lmdb", tmp_path / "bedroom_train_lmdb")
     assert image_set.images[:, 0, 0, 0].tolist() == list(range(150))
+
+
+def test_a_cut_lmdb_is_told(tmp_path, read):
+    lmdb = pytest.importorskip("lmdb")
+    with lmdb.open(str(tmp_path), map_size=2**24) as environment, environment.begin(write=True) as transaction:
+        for i in range(100):
+            transaction.put(f"{i:05x}".encode(), bytes(10_000))
+    os.truncate(tmp_path / "data.mdb", (tmp_path / "data.mdb").stat().st_size // 2)
+    with pytest.raises(UserError, match="cannot be read"):  # and not the end of the process
+        read("lmdb", tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not an lmdb" * 1000])

@@ -37,8 +37,8 @@ def check(path: Path, names: list[str]) -> None:
 
 
 def attributes_file(path: Path) -> Path | None:
-    """list_attr_celeba.txt in the folder, beside it or the archive, or in CelebA's own Anno folder; None if absent."""
-    places = (path, path.parent, path.parent.parent / "Anno")
+    """list_attr_celeba.txt in the folder; for CelebA's own, also beside it or in its Anno folder; None if absent."""
+    places = (path, path.parent, path.parent.parent / "Anno") if is_celeba(path) else (path,)
     return next((file for place in places if (file := place / "list_attr_celeba.txt").is_file()), None)
 
 
@@ -57,9 +57,9 @@ def attributes(path: Path, names: list[str]) -> tuple[np.ndarray | None, tuple[s
         rows = {}
         for line in lines:
             name, *values = line.split()
-            rows[name] = np.array(values, np.int8) > 0
-            if len(values) != len(titles):
-                raise ValueError(f"{name} has {len(values)} attributes of {len(titles)}")
+            if len(values) != len(titles) or not set(values) <= {"1", "-1"}:
+                raise ValueError(f"{name} has {len(values)} attributes, expected {len(titles)}, each 1 or -1")
+            rows[name] = np.array(values) == "1"
         wanted = [rows[PurePosixPath(name).name] for name in names]
     except KeyError as error:
         raise UserError(

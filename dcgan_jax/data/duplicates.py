@@ -10,6 +10,7 @@ in some; comparing the pixels keeps images apart that are only alike, such as fa
 """
 
 import functools
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -148,11 +149,11 @@ def hash_all(images: np.ndarray, network: DenoisingAutoencoder, params: Any) -> 
 
 
 def candidates(codes: np.ndarray, packed: np.ndarray, seed: int) -> np.ndarray:
-    """Pairs of images that share a bucket and have like codes: int32 [P, 2], first < second, each once, in order."""
+    """Pairs of images that share a bucket and have like codes: int64 [P, 2], first < second, each once, in order."""
     rng = np.random.default_rng(seed)
     count = len(packed)
     taken = min(BITS, int(np.log2(max(count, 2))) + 4)  # bits: few images share a bucket by chance
-    found = [np.empty((0, 2), np.int32)]
+    found = np.empty(0, np.int64)  # pairs, each as one number
     for _ in trange(BUCKETINGS, desc="matching", disable=None, leave=False):
         keys = np.zeros(count, np.uint64)
         for bit in rng.choice(BITS, taken, replace=False):
@@ -161,12 +162,14 @@ def candidates(codes: np.ndarray, packed: np.ndarray, seed: int) -> np.ndarray:
         for distance in range(1, NEAREST + 1):
             first, second = order[:-distance], order[distance:]
             places = np.flatnonzero(keys[first] == keys[second])
+            new = [np.empty(0, np.int64)]
             for start in range(0, len(places), CHUNK):
                 part = places[start : start + CHUNK]
                 alike = np.einsum("pc,pc->p", codes[first[part]], codes[second[part]], dtype=np.float32)
                 chosen = part[alike > LEAST_CODE_CORRELATION]
-                found.append(np.stack([first[chosen], second[chosen]], axis=1))
-    return np.unique(np.concatenate(found), axis=0)
+                new.append(first[chosen].astype(np.int64) * count + second[chosen])
+            found = np.union1d(found, np.concatenate(new))
+    return np.stack(np.divmod(found, count), axis=1)
 
 
 @jax.jit
@@ -203,6 +206,14 @@ def correlation(images: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     return found
 
 
+def equal(images: np.ndarray) -> np.ndarray:
+    """Pairs of images that are equal to the byte, int64 [P, 2], the first of such images with each of the others."""
+    digests = np.array([hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images], "V16")
+    _, first, group = np.unique(digests, return_index=True, return_inverse=True)
+    pairs = np.stack([first[group], np.arange(len(images))], axis=1)
+    return pairs[pairs[:, 0] != pairs[:, 1]]
+
+
 class Found(NamedTuple):
     """Near-duplicates: `kept`, int64 [K], stay; `pairs`, [P, 2], hold an image that stays or falls out and one that
     falls out because of it; `alike`, [P], is their correlation.
@@ -219,7 +230,11 @@ def find(images: np.ndarray, seed: int) -> Found:
     pairs = candidates(*hash_all(images, network, params), seed)
     alike = correlation(images, pairs)
     chosen = alike >= LEAST_CORRELATION
-    pairs, alike = pairs[chosen], alike[chosen]
+    # Plain images correlate with nothing, not even with their copies.
+    same = equal(images)
+    pairs, alike = np.concatenate([pairs[chosen], same]), np.concatenate([alike[chosen], np.ones(len(same))])
+    pairs, places = np.unique(pairs, axis=0, return_index=True)
+    alike = alike[places]
     links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(images), len(images)))
     _, groups = connected_components(links, directed=False)
     _, kept = np.unique(groups, return_index=True)
@@ -235,7 +250,8 @@ def deduplicate(path: Path, seed: int) -> Path:
     Raises UserError where `path` is no prepared set, or the disk is too small.
     """
     image_set = prepared.open_set(path)
-    target = path.with_name(f"{path.name}-deduplicated")
+    key = hashlib.sha256(f"{image_set.card['sha256']['images']} {seed}".encode()).hexdigest()[:12]
+    target = path.with_name(f"{path.name}-deduplicated-{key}")
     with prepared.building(target) as partial:
         if partial is None:
             return target
@@ -259,7 +275,7 @@ def _write(partial: Path, path: Path, image_set: prepared.ImageSet, kept: np.nda
         if array is not None:
             prepared.write_array(partial / f"{name}.npy", array[kept])
     names = prepared.read_names(path)
-    (partial / "names.txt").write_text("".join(f"{names[i]}\n" for i in kept))
+    prepared.write_names(partial, (names[i] for i in kept.tolist()))
     hashes = {name: prepared.sha256(partial / f"{name}.npy") for name in image_set.card["sha256"]}
     card = image_set.card | {"count": len(kept), "sha256": hashes, "deduplicated": image_set.card["sha256"]["images"]}
     prepared.write_card(partial, card)

@@ -1,5 +1,6 @@
 """A tree of image files: a folder, or a zip or tar archive that is read in place and never unpacked."""
 
+import logging
 import os
 import tarfile
 import threading
@@ -19,6 +20,8 @@ from dcgan_jax.data import celeba
 from dcgan_jax.data.images import decode
 from dcgan_jax.data.source import Source, fingerprint
 from dcgan_jax.errors import UserError, local_path
+
+log = logging.getLogger("dcgan_jax")
 
 EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # A picture's file in an archive is not larger: its content is held in memory.
@@ -100,7 +103,7 @@ def _folder(root: Path) -> _Tree:
 
     def read(index: int) -> Image.Image:
         path = root / names[index]
-        if not path.is_file():
+        if not path.is_file() and os.path.lexists(path):
             raise OSError("not a regular file")
         if path.stat().st_size == 0:
             raise OSError("empty file")
@@ -122,7 +125,10 @@ def _image_names(root: Path) -> Iterator[str]:
             folders.clear()
             continue
         seen.add(os.path.realpath(folder))
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if {"card.json", "images.npy"} <= set(files):  # a prepared set, with pictures of duplicates
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and not name.endswith(".partial"))
         where = os.path.relpath(folder, root)
         for name in files:
             if _is_image(name):
@@ -130,7 +136,8 @@ def _image_names(root: Path) -> Iterator[str]:
 
 
 def _check_member(archive: Path, name: str) -> None:
-    if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\\" in name:
+    inner = PurePosixPath(name.replace("\\", "/"))  # archives made on Windows
+    if inner.is_absolute() or ".." in inner.parts:
         raise UserError(
             f"config.data.path: {str(archive)!r} holds {name!r}, a name that leads out of the archive, expected names "
             "below it; pack it again, or unpack it with care and pass the folder"
@@ -147,7 +154,7 @@ def _check_size(size: int) -> None:
 def _zip(path: Path) -> _Tree:
     try:
         archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise UserError(
             f"config.data.path: {str(path)!r} cannot be read ({error}), expected a whole zip; fetch it again"
         ) from error
@@ -161,24 +168,37 @@ def _zip(path: Path) -> _Tree:
     def read(index: int) -> Image.Image:
         member = members[names[index]]
         _check_size(member.file_size)
-        return decode(BytesIO(archive.read(member)))
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f"compressed by method {member.compress_type}, expected stored or deflated")
+        with archive.open(member) as file:
+            return decode(BytesIO(file.read(member.file_size)))  # no more than what it says to be
 
     return _Tree(names, read)
 
 
 def _tar(path: Path) -> _Tree:
     places: dict[str, tuple[int, int]] = {}
+    links = 0
     try:
         with tarfile.open(path) as archive:
             while (member := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # or it keeps all of them
                 _check_member(path, member.name)
-                if member.isreg() and _is_image(member.name):
+                if not _is_image(member.name):
+                    continue
+                if member.isreg():
                     places[member.name] = (member.offset_data, member.size)
+                elif member.islnk() and member.linkname in places:
+                    places[member.name] = places[member.linkname]
+                else:
+                    links += 1
+            _check_end(archive)
     except (OSError, EOFError, tarfile.TarError, zlib.error, LZMAError) as error:
         raise UserError(
             f"config.data.path: {str(path)!r} cannot be read ({error}), expected a whole tar; fetch it again"
         ) from error
+    if links:
+        log.warning("%s: %d links and other things that are no files are left out", path, links)
     # In the order in which they lie: a compressed archive can only be read forwards.
     names = sorted(places, key=lambda name: places[name][0])
     opened = threading.local()
@@ -194,12 +214,23 @@ def _tar(path: Path) -> _Tree:
     return _Tree(names, read)
 
 
+def _check_end(archive: tarfile.TarFile) -> None:
+    """Raises tarfile.ReadError where an archive was cut, or has a damaged header, which tarfile takes for its end."""
+    file = archive.fileobj
+    assert file is not None
+    file.seek(archive.offset)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"no end of archive at byte {archive.offset}")
+    while file.read(2**20):  # a compressed archive has its checksum at the end
+        pass
+
+
 def _labels(names: list[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
     """Labels by the first level of folders that has several; (None, ()) where there is none that all images have."""
     folders = [PurePosixPath(name).parts[:-1] for name in names]
-    levels = zip(*folders, strict=False)  # as many as all images have
-    level = next((level for level in levels if len(set(level)) > 1), None)
-    if level is None:
-        return None, ()
-    classes, labels = np.unique(np.array(level), return_inverse=True)
-    return labels, tuple(map(str, classes))
+    for level in zip(*folders, strict=False):  # as many as all images have
+        classes = sorted(set(level))
+        if len(classes) > 1:
+            rank = {name: i for i, name in enumerate(classes)}
+            return np.fromiter((rank[name] for name in level), np.int32, len(level)), tuple(classes)
+    return None, ()

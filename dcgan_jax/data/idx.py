@@ -12,6 +12,9 @@ from PIL import Image
 from dcgan_jax.data.source import Source, fingerprint
 from dcgan_jax.errors import UserError, local_path
 
+# The bytes of a file are held in memory. MNIST has 47 million, its largest relatives some hundred.
+LARGEST = 2**31
+
 
 def open_source(config: ConfigDict) -> Source:
     """The images of an idx file of 3 dimensions, and the labels in the file beside it, if there is one.
@@ -55,31 +58,34 @@ def _paths(name: str) -> tuple[Path, Path | None]:
         if not found:
             raise UserError(f"config.data.path: {str(path)!r} holds no train-images-idx3-ubyte[.gz]; pass the file")
         path = found[0]
-    labels = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
-    return path, labels if labels != path and labels.exists() else None
+    name = path.name.replace("images", "labels").replace("idx3", "idx1")
+    names = {name, name.removesuffix(".gz"), name.removesuffix(".gz") + ".gz"} - {path.name}
+    return path, next((file for file in map(path.with_name, sorted(names)) if file.exists()), None)
 
 
 def _read(path: Path, dimensions: int) -> np.ndarray:
     """An idx file: magic 0 0 8 d, d big-endian sizes, the bytes."""
+    magic = bytes([0, 0, 8, dimensions])
     try:
-        content = path.read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
+        with path.open("rb") as plain:
+            compressed = plain.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if compressed else path.open("rb") as file:
+            header = file.read(4 + 4 * dimensions)
+            if header[:4] != magic or len(header) < 4 + 4 * dimensions:
+                raise UserError(
+                    f"config.data.path: {str(path)!r} begins with {header[:4].hex(' ')}, expected {magic.hex(' ')}, an "
+                    f"idx file of {dimensions} dimensions; name the right file"
+                )
+            shape = tuple(int(size) for size in np.frombuffer(header[4:], ">u4"))
+            expected = math.prod(shape)
+            content = file.read(min(expected, LARGEST) + 1)  # what a small file unpacks to may fill the memory
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"config.data.path: {str(path)!r} cannot be read ({error}); fetch the file again") from error
-    magic = bytes([0, 0, 8, dimensions])
-    header = 4 + 4 * dimensions
-    if content[:4] != magic or len(content) < header:
-        raise UserError(
-            f"config.data.path: {str(path)!r} begins with {content[:4].hex(' ')}, expected {magic.hex(' ')}, an idx "
-            f"file of {dimensions} dimensions; name the right file"
-        )
-    shape = tuple(int(size) for size in np.frombuffer(content[4:header], ">u4"))
-    expected, found = math.prod(shape), len(content) - header
     if expected == 0:
         raise UserError(f"config.data.path: {str(path)!r} holds nothing, sizes {shape}; name the right file")
-    if found != expected:
+    if len(content) != expected:
+        found = f"more than {min(expected, LARGEST)}" if len(content) > min(expected, LARGEST) else len(content)
         raise UserError(
             f"config.data.path: {str(path)!r} holds {found} bytes of data, expected {expected}; fetch it again"
         )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    return np.frombuffer(content, np.uint8).reshape(shape)

@@ -9,17 +9,20 @@ from PIL import Image, ImageOps
 
 # A larger picture is taken for a decompression bomb: a small file that fills the memory when it is decoded.
 MOST_PIXELS = 2**27
+# Others run programs (EPS), or are no pictures.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+Image.init()  # or Pillow loads what reads them while several threads open images
 # A smaller picture (a web page's tracking pixel, say) shows nothing.
 LEAST_SIDE = 4
 CELEBA_SIZE = (178, 218)  # width and height of CelebA's aligned faces
 
 
 def decode(file: Path | BinaryIO) -> Image.Image:
-    """A picture from its file, in any format that Pillow knows; its pixels are not decoded yet.
+    """A picture from its file, in one of `FORMATS`; its pixels are not decoded yet.
 
     Raises ValueError for a picture that is too large or too small, and what Pillow raises for one it cannot read.
     """
-    image = Image.open(file)
+    image = Image.open(file, formats=FORMATS)
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise ValueError(f"{width}x{height} pixels, expected at most {MOST_PIXELS} in all; shrink it")
@@ -40,8 +43,7 @@ def prepare(image: Image.Image, image_size: tuple[int, int], channels: int, crop
     Raises ValueError for pixels that have no agreed meaning (32-bit floats) and for an image that a crop is not made
     for, OSError for one that does not decode.
     """
-    image = ImageOps.exif_transpose(image)
-    image = _eight_bits(image)
+    image = _eight_bits(_upright(image))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -49,6 +51,15 @@ def prepare(image: Image.Image, image_size: tuple[int, int], channels: int, crop
     height, width = image_size
     image = image.resize((width, height), Image.Resampling.LANCZOS, box=_box(image.size, width / height, crop))
     return np.asarray(image, np.uint8).reshape(height, width, channels)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        # The tags are damaged: it may be the picture that is, too, and then this raises what tells so.
+        image.load()
+        return image
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import threading
 from io import BytesIO
+from pathlib import Path
 
 from ml_collections import ConfigDict
 from PIL import Image
@@ -26,6 +27,11 @@ def open_source(config: ConfigDict) -> Source:
     try:
         environment = lmdb.open(str(path), readonly=True, lock=False, readahead=False, subdir=path.is_dir())
         with environment.begin() as transaction, transaction.cursor() as cursor:
+            # Reading beyond the end of a file that is mapped would end the process.
+            pages = environment.info()["last_pgno"] + 1
+            found, expected = _file(path).stat().st_size, pages * environment.stat()["psize"]
+            if found < expected:
+                raise lmdb.Error(f"{found} bytes, expected {expected}")
             keys = list(cursor.iternext(keys=True, values=False))
     except lmdb.Error as error:
         raise UserError(
@@ -38,20 +44,26 @@ def open_source(config: ConfigDict) -> Source:
     def read(index: int) -> Image.Image:
         if not hasattr(opened, "transaction"):  # each belongs to a thread
             opened.transaction = environment.begin()
-        return decode(BytesIO(opened.transaction.get(keys[index])))
+        content = opened.transaction.get(keys[index])
+        if not content:
+            raise OSError("empty value")
+        return decode(BytesIO(content))
 
     return Source(names=[key.decode(errors="backslashreplace") for key in keys], read=read)
 
 
 def source_fingerprint(config: ConfigDict) -> str:
     """Changes when the lmdb is written again. Raises UserError where there is none."""
-    path = _check(config.data.path)
-    return fingerprint([path / "data.mdb" if path.is_dir() else path])
+    return fingerprint([_file(_check(config.data.path))])
 
 
-def _check(name: str):
+def _file(path: Path) -> Path:
+    return path / "data.mdb" if path.is_dir() else path
+
+
+def _check(name: str) -> Path:
     path = local_path(name, "config.data.path")
-    if not name or (not (path / "data.mdb").is_file() and not path.is_file()):
+    if not name or not _file(path).is_file():
         raise UserError(
             f"config.data.path: {name!r} is no lmdb, expected the folder that holds data.mdb, such as "
             "bedroom_train_lmdb (LSUN's zip holds it; unpack that first); pass --config.data.path=..."

@@ -21,19 +21,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 from tqdm import tqdm
 
 from dcgan_jax.data import digits, files, idx, lsun, prepared, tfds
 from dcgan_jax.data.images import prepare
 from dcgan_jax.data.source import Source
-from dcgan_jax.errors import UserError, local_path, writable_path
+from dcgan_jax.errors import UserError, local_path
 
 log = logging.getLogger("dcgan_jax")
 
 SOURCES = {"digits": digits, "folder": files, "idx": idx, "lmdb": lsun, "tfds": tfds}
 # More unreadable images than this share stop the preparation: then something is wrong with all, not with an image.
 TOLERATED = 0.01
+NAMED = 20  # unreadable images that are named in the log
 PIECE = 256  # most images in a piece
 HEADER = 128  # bytes of an .npy file before the images
 
@@ -49,7 +49,7 @@ def find_or_prepare(config: ConfigDict, workers: int | None = None) -> Path:
     Raises UserError where the source does not exist, cannot be read, or has too many unreadable images, and where the
     disk is too small.
     """
-    root = writable_path(config.data.prepared, "config.data.prepared")
+    root = local_path(config.data.prepared, "config.data.prepared")
     request = _request(config)
     module = SOURCES[config.data.source]
     old = _made_before(root, request)
@@ -60,7 +60,7 @@ def find_or_prepare(config: ConfigDict, workers: int | None = None) -> Path:
         request["fingerprint"] = module.source_fingerprint(config)
     elif old:
         return old
-    path = root / _name(request)
+    path = root / _title(request)
     if path.exists():
         return path
     source = module.open_source(config)
@@ -95,7 +95,7 @@ def _request(config: ConfigDict) -> dict[str, Any]:
     return request
 
 
-def _name(request: dict[str, Any]) -> str:
+def _title(request: dict[str, Any]) -> str:
     title = request["name"] or Path(request["path"]).name.partition(".")[0] or request["source"]
     title = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in title)[:60]
     height, width = request["image_size"]
@@ -125,12 +125,15 @@ def _build(partial: Path, source: Source, request: dict[str, Any], workers: int)
     shape = (*request["image_size"], request["channels"])
     if not (partial / "card.json").exists():
         done = _decode_all(partial, source, request, workers)
+        _judge(partial, source, done)
         unreadable = {index: reason for piece in done for index, reason in piece.unreadable.items()}
         if unreadable:
             log.warning("%d of the %d images are unreadable and left out", len(unreadable), len(source.names))
         _finish(partial, source, request, sorted(unreadable))
     card = prepared.read_card(partial)
-    os.truncate(partial / "images.npy", HEADER + card["count"] * int(np.prod(shape)))
+    with (partial / "images.npy").open("r+b") as file:
+        file.truncate(HEADER + card["count"] * math.prod(shape))
+        os.fsync(file.fileno())
     (partial / "done.jsonl").unlink(missing_ok=True)
 
 
@@ -151,15 +154,17 @@ def _decode_all(partial: Path, source: Source, request: dict[str, Any], workers:
     bar = tqdm(desc="preparing", total=count, initial=count - left, unit=" images", disable=None, leave=False)
     try:
         os.ftruncate(descriptor, HEADER + count * size)
-        with (partial / "done.jsonl").open("a") as journal, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # images.decode judges
+        with (partial / "done.jsonl").open("a" if done else "w") as journal, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of damaged tags and large pictures: images.decode judges
             journal.write("\n" if done else "")  # a line that a kill cut short ends here
             for piece in pool.map(functools.partial(_decode, descriptor, source, request), waiting):
                 done.append(piece)
                 journal.write(json.dumps(piece._asdict()) + "\n")
                 journal.flush()
                 bar.update(piece.stop - piece.start)
-                _judge(partial, source, piece, done)
+                if piece.unreadable:
+                    _name(source, piece, done)
+                    _judge(partial, source, done)
     finally:
         pool.shutdown(cancel_futures=True)
         bar.close()
@@ -179,6 +184,12 @@ def _decode(descriptor: int, source: Source, request: dict[str, Any], piece: tup
                 pixels[index - start] = prepare(image, shape[:2], shape[2], request["crop"])
         # Pillow's decoders raise all kinds of errors on damaged files, SyntaxError and struct.error among them.
         except Exception as error:
+            # But these are not the image's fault: a disk that fails, too many open files, no memory left.
+            if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
+                raise UserError(
+                    f"config.data.path: {source.names[index]!r} cannot be read at present ({error!r}); mend that, and "
+                    "the same command goes on where it was"
+                ) from error
             unreadable[index] = f"{type(error).__name__}: {error}"
     view, place = pixels.data.cast("B"), HEADER + start * pixels[0].nbytes
     while view:  # a write may end early, as before a full disk
@@ -188,17 +199,23 @@ def _decode(descriptor: int, source: Source, request: dict[str, Any], piece: tup
     return _Piece(start, stop, unreadable)
 
 
-def _judge(partial: Path, source: Source, piece: _Piece, done: list[_Piece]) -> None:
-    """Names the unreadable images of a piece. Raises UserError, and leaves nothing, where they are too many."""
-    for index, reason in piece.unreadable.items():
+def _name(source: Source, piece: _Piece, done: list[_Piece]) -> None:
+    """Names the unreadable images of the piece that was done last, the first ones of all."""
+    before = sum(len(other.unreadable) for other in done[:-1])
+    for index, reason in list(piece.unreadable.items())[: max(0, NAMED - before)]:
         log.warning("unreadable image, left out: %r (%s)", source.names[index], reason)
-    unreadable, count = sum(len(piece.unreadable) for piece in done), len(source.names)
-    if unreadable > TOLERATED * count:
+
+
+def _judge(partial: Path, source: Source, done: list[_Piece]) -> None:
+    """Raises UserError, and leaves nothing, where too many images are unreadable."""
+    reasons = [reason for piece in done for reason in piece.unreadable.values()]
+    count = len(source.names)
+    if len(reasons) > TOLERATED * count:
         shutil.rmtree(partial)
         read = sum(piece.stop - piece.start for piece in done)
         raise UserError(
-            f"config.data.path: {unreadable} of the first {read} images are unreadable, expected at most "
-            f"{TOLERATED:.0%} of all {count}; remove or repair the files named above"
+            f"config.data.path: {len(reasons)} of the first {read} images are unreadable (the last: {reasons[-1]}), "
+            f"expected at most {TOLERATED:.0%} of all {count}; remove or repair them, or change what is asked of them"
         )
 
 
@@ -254,10 +271,7 @@ def _finish(partial: Path, source: Source, request: dict[str, Any], unreadable: 
         if array is not None:
             prepared.write_array(partial / f"{name}.npy", array[order].astype(dtype))
             hashes[name] = prepared.sha256(partial / f"{name}.npy")
-    (partial / "names.txt").write_text(
-        "".join(json.dumps(source.names[int(index)], ensure_ascii=False)[1:-1] + "\n" for index in order),
-        errors="surrogateescape",
-    )
+    prepared.write_names(partial, (source.names[index] for index in order.tolist()))
     card = {"format": prepared.FORMAT} | request
     card |= {
         "version": source.version,

@@ -15,8 +15,9 @@ import json
 import logging
 import mmap
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,9 +65,9 @@ def open_set(path: Path, *, verify: bool = False) -> ImageSet:
             arrays[name] = None
             continue
         try:
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise _mismatch(path, f"{name}.npy cannot be read ({error})") from error
+            array = np.lib.format.open_memmap(file, mode="r")  # refuses pickles
+        except Exception as error:  # NumPy raises all kinds on damaged headers
+            raise _mismatch(path, f"{name}.npy cannot be read ({' '.join(str(error).split())})") from error
         if array.shape != wanted or array.dtype != dtype:
             raise _mismatch(
                 path, f"{name}.npy is {array.dtype} {array.shape}, the card says {np.dtype(dtype)} {wanted}"
@@ -75,7 +76,7 @@ def open_set(path: Path, *, verify: bool = False) -> ImageSet:
         if (verify or not large) and sha256(file) != card["sha256"][name]:
             raise _mismatch(path, f"{name}.npy has another hash than the card says")
         if large:  # read at random: what lies around an image is not worth reading too
-            array.base.madvise(mmap.MADV_RANDOM)
+            array._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
         arrays[name] = array.view(np.ndarray)  # np.memmap's own indexing is slower
     assert arrays["images"] is not None
     return ImageSet(arrays["images"], arrays["labels"], card, arrays["attributes"])
@@ -91,23 +92,47 @@ def read_card(path: Any) -> dict[str, Any]:
         sizes = [card["count"], card["channels"], *card["image_size"]]
         if len(sizes) != 4 or not all(type(size) is int and size > 0 for size in sizes):
             raise ValueError(f"sizes {sizes}")
-        card["sha256"]["images"], len(card["attributes"])
+        hashes = card["sha256"]
+        if not {"images"} <= hashes.keys() <= {"images", "labels", "attributes"}:
+            raise ValueError(f"hashes of {', '.join(hashes)}")
+        if not all(re.fullmatch("[0-9a-f]{64}", value) for value in hashes.values()):
+            raise ValueError("sha256 is not of 64 hexadecimal digits")
+        if not all(type(name) is str for name in card["attributes"]):
+            raise ValueError("attributes are no names")
     except FileNotFoundError as error:
         raise UserError(
             f"config.data.path: {str(path)!r} holds no card.json, expected a prepared set; make one with "
-            "launch/prepare.py"
+            "launch/prepare.py, or, where the set was one, remove that folder first"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"config.data.path: {str(file)!r} is not the card of a prepared set ({type(error).__name__}: {error}); "
-            "prepare the set again"
+            "remove that folder, and prepare the set again"
         ) from error
     return card
 
 
 def read_names(path: Path) -> list[str]:
-    """What each image of a prepared set was called, JSON's escapes and all."""
-    return (path / "names.txt").read_text().splitlines()
+    """What each image of a prepared set was called. Raises UserError where its names.txt is damaged."""
+    try:
+        return [json.loads(f'"{line}"') for line in (path / "names.txt").read_text("ascii").split("\n")[:-1]]
+    except (OSError, ValueError) as error:
+        raise _mismatch(path, f"names.txt cannot be read ({error})") from error
+
+
+def write_names(folder: Path, names: Iterable[str]) -> None:
+    """Writes names.txt: a line each, with JSON's escapes, so that a name may hold anything."""
+    write_text(folder / "names.txt", "".join(json.dumps(name)[1:-1] + "\n" for name in names))
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes a file to stay; a kill leaves the old one or the new one, whole."""
+    new = file.with_name(file.name + ".new")
+    with new.open("w") as writer:
+        writer.write(text)
+        writer.flush()
+        os.fsync(writer.fileno())
+    new.replace(file)
 
 
 def _mismatch(path: Path, what: str) -> UserError:
@@ -175,7 +200,7 @@ def building(path: Path) -> Iterator[Path | None]:
     """A folder to build a prepared set in, renamed to `path` when the block ends well; None where `path` is there.
 
     One process builds, others wait for it. What a killed process left in the folder is still there. Raises UserError
-    where the disk is full; the same command then goes on from there.
+    where the disk is full or fails; the same command then goes on from there.
     """
     writable_path(path, "config.data.prepared")
     try:
@@ -196,11 +221,11 @@ def building(path: Path) -> Iterator[Path | None]:
             partial.rename(path)
             _flush(path.parent)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "the disk is full; make room" if full else f"it cannot be written to ({error}); mend that"
         raise UserError(
-            f"config.data.prepared: the disk of {str(path.parent)!r} is full; make room, and the same command goes on "
-            "from there, or pass another --config.data.prepared=FOLDER"
+            f"config.data.prepared: {str(path.parent)!r}: {what}, and the same command goes on where it was, or pass "
+            "another --config.data.prepared=FOLDER"
         ) from error
 
 
@@ -216,12 +241,7 @@ def check_space(folder: Path, needed: int) -> None:
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
     """Writes the card of a set, last of all its files."""
-    new = folder / "card.json.new"
-    with new.open("w") as file:
-        file.write(json.dumps(card, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(folder / "card.json")
+    write_text(folder / "card.json", json.dumps(card, indent=2) + "\n")
     _flush(folder)
 
 
