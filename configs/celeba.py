@@ -4,7 +4,7 @@
 
 The archive, or a folder of its images. CelebA has to be fetched by hand (mmlab.ie.cuhk.edu.hk/projects/CelebA.html).
 Its count and names are checked where the archive or folder is called img_align_celeba; under another name a part of it
-will do. tfds's copy works too: --config.data.source=tfds --config.data.name=celeb_a --config.data.path=
+will do. Where tfds can fetch it: --config.data.source=tfds --config.data.name=celeb_a --config.data.path=
 
 The network is the released faces network: 5x5 kernels, width 128, z to 4x4x1024 with one gain a unit. The paper trained
 for 25 epochs on 350,000 face boxes of its own; 25 epochs of CelebA's 202,599 images are 40,000 batches of 128.

@@ -56,7 +56,7 @@ def train(config: ConfigDict, workdir: str | Path) -> GANState:
     image_set = data.load(config)
     if start:
         state, meta = checkpoint.restore(workdir, start, states.abstract(config))
-        _check_data(image_set.card, meta["data"], workdir)
+        _check_data(image_set.card, meta["data"], workdir, Path(config.data.prepared).expanduser())
     else:
         state = jax.device_get(states.create(config))
     placement = _placement(config, image_set)
@@ -138,13 +138,19 @@ def _recorded_config(workdir: Path, available: list[int]) -> dict[str, Any] | No
     return None
 
 
-def _check_data(found: dict[str, Any], expected: dict[str, Any], workdir: Path) -> None:
+def _check_data(found: dict[str, Any], expected: dict[str, Any], workdir: Path, root: Path) -> None:
     if any(found.get(name) != expected.get(name) for name in ("count", "sha256")):
         names = [name for name in found if found[name] != expected.get(name) and name not in ("date", "fingerprint")]
         differing = "; ".join(f"{name}: {expected.get(name)!r} there, {found[name]!r} here" for name in names)
+        kept = [path for path, card in data.cards(root) if card["sha256"] == expected.get("sha256")]
+        advice = (
+            f"pass --config.data.source=prepared --config.data.path={kept[0]}, where they are"
+            if kept
+            else ("bring them back")
+        )
         raise UserError(
             f"config.data: the images are not those that {str(workdir)!r} was trained on ({differing}); "
-            "bring them back, or train in another --workdir"
+            f"{advice}, or train in another --workdir"
         )
 
 

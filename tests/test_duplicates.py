@@ -126,4 +126,5 @@ def test_the_launcher_deduplicates(planted, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "of 150 images are near-duplicates" in done.stderr
     assert "--config.data.source=prepared --config.data.path=" in done.stdout
-    assert re.search(r"deduplicated-\w{12}: 12\d images", done.stdout)
+    assert "--config.image_size=32,32 --config.channels=3" in done.stdout
+    assert re.search(r"deduplicated-\w{12}: 12\d images without", done.stdout)

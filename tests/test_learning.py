@@ -1,5 +1,7 @@
 """That training learns: a short run on the real digits makes digits of all kinds."""
 
+import os
+
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
@@ -13,6 +15,7 @@ from dcgan_jax.inference import load
 def short_run(tmp_path_factory):
     config = configuration.default_config()
     config.update(dict(image_size=(16, 16), channels=1, width=16, num_steps=600, log_every=100))
+    config.data.prepared = os.environ["DCGAN_TEST_PREPARED"]
     workdir = tmp_path_factory.mktemp("digits") / "run"
     train.train(config, workdir)
     return load(workdir)

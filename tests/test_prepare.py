@@ -427,6 +427,20 @@ def test_a_copy_that_was_damaged_on_its_way_is_not_kept(config, bucket, tmp_path
     assert not [one for one in (tmp_path / "copies").iterdir() if one.is_dir() and one.suffix != ".partial"]
 
 
+def test_the_launcher_verifies_any_prepared_set(config):
+    path = data.find_or_prepare(config)
+    arguments = ("--config=configs/folder.py", "--config.image_size=32", "--config.width=4")
+    done = launch("prepare", *arguments, f"--config.data.path={config.data.path}", "--verify", "--config.num_classes=3")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(": 300 images of (32, 32, 3), verified\n")
+    arguments = ("--config=configs/folder.py", "--config.image_size=8", "--config.strides=1", "--config.kernel_size=3")
+    arguments += ("--config.data.source=prepared", f"--config.data.path={path}", "--verify")
+    assert launch("prepare", *arguments).stdout == f"{path}: 300 images of (8, 8, 3), verified\n"
+    wrong = launch("prepare", *arguments, "--config.num_classes=4")
+    assert wrong.returncode == 2
+    assert "3 labels from 0 to 2" in wrong.stderr
+
+
 def test_a_set_larger_than_memory_is_read_in_constant_memory(tmp_path):
     # A sparse file of 1 TB; what is read of it is zeros. In a process of its own, whose memory is measured.
     folder, count = tmp_path / "huge", 10**12 // (64 * 64 * 3)

@@ -60,7 +60,7 @@ def assert_close(one, other, tolerance):
             "ema_decay": 0.0,
             "norm_epsilon": 1e-8,
         },
-        {"num_classes": 3, "dense": (5,), "output": "sigmoid", "norm_affine": False},
+        {"num_classes": 3, "dense": (5,), "output": "sigmoid", "norm_affine": False, "data": {"flip": True}},
     ],
     ids=["default", "paper", "conditional"],
 )

@@ -5,10 +5,10 @@ from ml_collections import ConfigDict
 
 from dcgan_jax.data.batches import Batches, ahead
 from dcgan_jax.data.prepare import find_or_prepare
-from dcgan_jax.data.prepared import ImageSet, open_prepared, open_set
+from dcgan_jax.data.prepared import ImageSet, cards, open_prepared, open_set
 from dcgan_jax.errors import UserError
 
-__all__ = ["Batches", "ImageSet", "ahead", "find_or_prepare", "load", "open_set"]
+__all__ = ["Batches", "ImageSet", "ahead", "cards", "find_or_prepare", "load", "open_set"]
 
 
 def load(config: ConfigDict) -> ImageSet:

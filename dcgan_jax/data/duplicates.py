@@ -256,6 +256,7 @@ def deduplicate(path: Path, seed: int) -> Path:
         if partial is None:
             return target
         prepared.check_space(partial, image_set.images.nbytes)
+        log.info("looking for near-duplicates among %d images", len(image_set.images))
         found = find(image_set.images, seed)
         count = len(image_set.images)
         log.info("%d of %d images are near-duplicates and left out", count - len(found.kept), count)

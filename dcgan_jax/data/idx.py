@@ -51,7 +51,7 @@ def _paths(name: str) -> tuple[Path, Path | None]:
     if not name or not path.exists():
         raise UserError(
             f"config.data.path: {name!r} does not exist, expected an idx file such as train-images-idx3-ubyte.gz or "
-            "its folder; pass --config.data.path=..."
+            "its folder; pass --config.data.path=..., or --config.data.source=tfds --config.data.name=mnist"
         )
     if path.is_dir():
         found = sorted(path.glob("train-images*idx3-ubyte*"))

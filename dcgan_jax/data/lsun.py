@@ -64,8 +64,10 @@ def _file(path: Path) -> Path:
 def _check(name: str) -> Path:
     path = local_path(name, "config.data.path")
     if not name or not _file(path).is_file():
+        what = "is no lmdb" if name and path.exists() else "does not exist"
         raise UserError(
-            f"config.data.path: {name!r} is no lmdb, expected the folder that holds data.mdb, such as "
-            "bedroom_train_lmdb (LSUN's zip holds it; unpack that first); pass --config.data.path=..."
+            f"config.data.path: {name!r} {what}, expected the folder that holds data.mdb, such as "
+            "bedroom_train_lmdb; LSUN's own script (github.com/fyu/lsun) fetches it as a zip, which is to be unpacked; "
+            "then pass --config.data.path=..."
         )
     return path

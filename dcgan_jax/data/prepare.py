@@ -67,6 +67,9 @@ def find_or_prepare(config: ConfigDict, workers: int | None = None) -> Path:
     with prepared.building(path) as partial:
         if partial:
             log.info("preparing %d images, once: %s", len(source.names), path)
+            if source.classes:
+                more = ", ..." if len(source.classes) > 10 else ""
+                log.info("labels: %d classes, %s%s", len(source.classes), ", ".join(source.classes[:10]), more)
             _build(partial, source, request, workers or os.cpu_count() or 1)
             if "fingerprint" in request and module.source_fingerprint(config) != request["fingerprint"]:
                 shutil.rmtree(partial)
@@ -104,14 +107,11 @@ def _title(request: dict[str, Any]) -> str:
 
 
 def _made_before(root: Path, request: dict[str, Any]) -> Path | None:
-    found = []
-    for file in root.glob("*/card.json"):
-        try:
-            card = prepared.read_card(file.parent)
-        except UserError:
-            continue
-        if file.parent.suffix != ".partial" and request.items() <= card.items() and not card.get("deduplicated"):
-            found.append((file.stat().st_mtime, file.parent))
+    found = [
+        ((path / "card.json").stat().st_mtime, path)
+        for path, card in prepared.cards(root)
+        if request.items() <= card.items() and not card.get("deduplicated")
+    ]
     return max(found)[1] if found else None
 
 
@@ -215,7 +215,7 @@ def _judge(partial: Path, source: Source, done: list[_Piece]) -> None:
         read = sum(piece.stop - piece.start for piece in done)
         raise UserError(
             f"config.data.path: {len(reasons)} of the first {read} images are unreadable (the last: {reasons[-1]}), "
-            f"expected at most {TOLERATED:.0%} of all {count}; remove or repair them, or change what is asked of them"
+            f"expected at most {TOLERATED:.0%} of all {count}; repair or remove them, or pass another crop"
         )
 
 

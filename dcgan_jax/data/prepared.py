@@ -112,6 +112,16 @@ def read_card(path: Any) -> dict[str, Any]:
     return card
 
 
+def cards(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The prepared sets in a folder, whole ones, and their cards."""
+    for file in sorted(root.glob("*/card.json")):
+        if file.parent.suffix != ".partial":
+            try:
+                yield file.parent, read_card(file.parent)
+            except UserError:
+                continue  # told when it is wanted
+
+
 def read_names(path: Path) -> list[str]:
     """What each image of a prepared set was called. Raises UserError where its names.txt is damaged."""
     try:
@@ -147,10 +157,7 @@ def open_prepared(config: ConfigDict) -> ImageSet:
     Raises UserError where it does not exist, cannot be copied, or is not of the configuration's size.
     """
     name = config.data.path
-    if not name:
-        raise UserError("config.data.path: missing, expected a prepared set; pass --config.data.path=FOLDER")
-    path = _copied(name, config.data.prepared) if "://" in name else local_path(name, "config.data.path")
-    image_set = open_set(path)
+    image_set = open_set(prepared_path(config))
     found, expected = image_set.images.shape[1:], (*config.image_size, config.channels)
     if found != expected:
         height, width, channels = found
@@ -159,6 +166,14 @@ def open_prepared(config: ConfigDict) -> ImageSet:
             f"--config.image_size={height},{width} --config.channels={channels}, or prepare another set"
         )
     return image_set
+
+
+def prepared_path(config: ConfigDict) -> Path:
+    """The local folder of the set that `config.data.path` names, copied from a bucket if need be."""
+    name = config.data.path
+    if not name:
+        raise UserError("config.data.path: missing, expected a prepared set; pass --config.data.path=FOLDER")
+    return _copied(name, config.data.prepared) if "://" in name else local_path(name, "config.data.path")
 
 
 def _copied(url: str, root: str) -> Path:
