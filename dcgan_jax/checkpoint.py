@@ -1,23 +1,29 @@
 """The only file that knows orbax: save, restore, list, and read a run's checkpoints for inference.
 
 A checkpoint is `WORKDIR/checkpoints/<step>` with the items `state`, a tree of nested dictionaries with numpy arrays as
-leaves, and `meta`, JSON: `config`, `versions`, `data`. The tree is `step`, `generator/{params,batch_stats,opt_state}`,
+leaves, and `meta`, JSON: `config`, `versions`, `data`, `metrics` of its step, and `sha256`, a hash of all the rest. The
+tree is `step`, `generator/{params,batch_stats,opt_state}`,
 `discriminator/{params,batch_stats,opt_state}` and `ema/{params,batch_stats}`. Only host copies of one replica are
-written, so any number of devices can have written it, and any can read it.
+written, by process 0, so any number of devices and hosts can have written it, and any can read it.
 """
 
+import hashlib
+import json
 import logging
 import platform
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import serialization
 
 from dcgan_jax import __version__
-from dcgan_jax.errors import UserError, local_path
+from dcgan_jax.errors import TrainingError, UserError, local_path
 from dcgan_jax.state import GANState
 
 log = logging.getLogger("dcgan_jax")
@@ -27,94 +33,239 @@ ITEMS = ("state", "meta")
 
 
 class Checkpoints:
-    """The checkpoints of one run, saved in the background, the newest `keep` kept."""
+    """The checkpoints of one run, written by one thread in the background: process 0 alone has one.
 
-    def __init__(self, workdir: Path, keep: int):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-        directory = Path(workdir).absolute() / "checkpoints"
-        self._manager = ocp.CheckpointManager(directory, options=options, item_names=ITEMS)
+    Of each save, the newest `keep` stay, and the `keep_best` whose `best_metric` is lowest (`best_is` 'lowest') or
+    highest. A checkpoint is in its place only when it is whole, and an old one goes only after that.
+    """
 
-    def latest_step(self) -> int | None:
-        """The newest step saved, or None."""
-        return self._manager.latest_step()
-
-    def save(self, step: int, state: GANState, meta: dict[str, Any]) -> None:
-        """Starts to save a state of numpy arrays; it must not change before `wait` or the next `save`."""
-        arguments = ocp.args.Composite(
-            state=ocp.args.StandardSave(serialization.to_state_dict(state)), meta=ocp.args.JsonSave(meta)
+    def __init__(self, workdir: Path, *, keep: int, keep_best: int = 0, best_metric: str = "", best_is: str = "lowest"):
+        self.directory = Path(workdir).absolute() / "checkpoints"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._retention = _Retention(keep, keep_best if best_metric else 0, best_metric, best_is)
+        if best_metric:
+            self._retention.metrics |= {step: _metrics(self.directory / str(step)) for step in steps(workdir)}
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self._retention,
+            create=False,
+            # Ours is the only thread: hashing belongs into the background too, and one place reports failures.
+            enable_async_checkpointing=False,
+            multiprocessing_options=_alone(),
         )
-        self._manager.save(step, args=arguments)
+        self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=ITEMS)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._saving: tuple[int, Future] | None = None
+
+    def save(self, step: int, state: GANState, meta: dict[str, Any], metrics: dict[str, float] | None = None) -> None:
+        """Starts to save a state of numpy arrays, which must not change any more. Raises as `wait` does."""
+        self.wait()
+        tree, meta = serialization.to_state_dict(state), meta | {"metrics": metrics or {}}
+        self._saving = step, self._thread.submit(self._write, step, tree, meta)
+
+    def check(self) -> None:
+        """Raises TrainingError if a save has failed, without waiting for one that goes on."""
+        if self._saving and self._saving[1].done():
+            self.wait()
 
     def wait(self) -> None:
-        """Returns when everything is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when everything is on disk. Raises TrainingError, with the last good step, if a save has failed."""
+        if self._saving is None:
+            return
+        step, future = self._saving
+        self._saving = None
+        try:
+            future.result()
+        except Exception as error:  # orbax and what it stands on raise anything on a full or broken disk
+            last = self.latest_step()
+            kept = f"the checkpoint of step {last} is the last good one" if last else "there is no checkpoint yet"
+            raise TrainingError(
+                f"checkpoint: step {step} could not be saved in {str(self.directory)!r} ({_reason(error)}); {kept}. "
+                "Make room, or make the folder writable again; then the same command resumes"
+            ) from error
+
+    def latest_step(self) -> int | None:
+        """The newest step that is wholly on disk, or None."""
+        found = _finished(self.directory)
+        return found[-1] if found else None
 
     def close(self) -> None:
+        """Waits for what is being saved; a failure of it has been raised, or is not worth more than what is."""
+        self._thread.shutdown()
         self._manager.close()
+
+    def _write(self, step: int, tree: Tree, meta: dict[str, Any]) -> None:
+        meta = json.loads(json.dumps(meta))
+        meta["sha256"] = _hash(tree, meta)
+        self._retention.metrics[step] = meta["metrics"]
+        self._manager.save(
+            step, args=ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
+        )
+
+
+class _Retention:
+    """Which checkpoints stay: the newest, and the best by a metric. One of orbax's preservation policies."""
+
+    def __init__(self, keep: int, keep_best: int, name: str, best_is: str):
+        self.keep, self.keep_best, self.name, self.sign = keep, keep_best, name, -1 if best_is == "highest" else 1
+        self.metrics: dict[int, dict[str, float]] = {}
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        found = [info.step for info in checkpoints]
+        judged = [step for step in found if self.name in self.metrics.get(step, {})]
+        best = sorted(judged, key=lambda step: self.sign * self.metrics[step][self.name])[: self.keep_best]
+        kept = {*found[-self.keep :], *best}
+        return [step in kept for step in found]
 
 
 def steps(workdir: str | Path) -> list[int]:
     """The steps of which a run has checkpoints, oldest first."""
-    directory = local_path(workdir, "workdir").absolute() / "checkpoints"
-    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
+    return _finished(local_path(workdir, "workdir").absolute() / "checkpoints")
 
 
 def read(workdir: str | Path, step: int | None = None) -> tuple[Tree, dict[str, Any]]:
     """State (nested dictionaries of numpy arrays) and meta of a checkpoint, by default of the newest.
 
-    Raises UserError where there is no run, no checkpoint, or none of this step.
+    A newest one that is damaged is named in the log, and the one before it read. Nothing in a checkpoint can make this
+    run code. Raises UserError where there is no run, no checkpoint, none of this step, or none that is whole.
     """
     where = str(local_path(workdir, "workdir"))
     available = steps(workdir)
     if not available:
         what = "holds no checkpoint" if Path(where).is_dir() else "does not exist"
         raise UserError(f"workdir: {where!r} {what}, expected the folder of a run, such as runs/digits; train first")
-    if step is None:
-        step = available[-1]
-    if step not in available:
+    if step is not None and step not in available:
         listed = ", ".join(map(str, available))
         raise UserError(f"step: {where!r} has no checkpoint of step {step}, expected one of {listed}")
-    directory = Path(where).absolute() / "checkpoints" / str(step)
-    try:
-        # Without a manager, which would tidy up the folder: a run may be training in it.
-        with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
-            tree = reader.restore(directory / "state", args=ocp.args.StandardRestore())
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            meta = reader.restore(directory / "meta", args=ocp.args.JsonRestore())
-    except Exception as error:  # orbax and what it stands on raise anything on a damaged file
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"checkpoint: {str(directory)!r} is damaged ({reason[:200]}); move that folder away to use the one before"
-        ) from error
-    return tree, meta
+    directory = Path(where).absolute() / "checkpoints"
+    if step is not None:
+        return _read(directory, step)
+    for newest in reversed(available):
+        try:
+            return _read(directory, newest)
+        except UserError as error:
+            log.warning("%s", error)
+    raise UserError(
+        f"checkpoint: all in {str(directory)!r} are damaged ({', '.join(map(str, available))}); bring one back from a "
+        "copy, or train in another --workdir"
+    )
 
 
-def restore(workdir: str | Path, step: int, expected: GANState) -> tuple[GANState, dict[str, Any]]:
-    """The state of one step as numpy arrays, of the structure, shapes and dtypes of `expected`, and meta.
+def set_aside(workdir: Path, newer_than: int) -> None:
+    """Moves the checkpoints newer than a step, which are damaged, from `checkpoints` to `damaged`; none is lost."""
+    for step in steps(workdir):
+        if step <= newer_than:
+            continue
+        kept = workdir / "damaged"
+        kept.mkdir(exist_ok=True)
+        names = (kept / (f"{step}-{copy}" if copy else str(step)) for copy in range(2**31))
+        free = next(path for path in names if not path.exists())
+        (workdir / "checkpoints" / str(step)).rename(free)
+        log.warning("checkpoint: the damaged one of step %d is now %s", step, free)
 
-    Raises UserError that names the first leaf that differs.
+
+def restore(workdir: str | Path, expected: GANState, step: int | None = None) -> tuple[GANState, dict[str, Any]]:
+    """`read`, as numpy arrays of the structure, shapes and dtypes of `expected`.
+
+    Raises UserError that names each leaf that differs.
     """
     tree, meta = read(workdir, step)
     _check_leaves(tree, serialization.to_state_dict(expected))
     return serialization.from_state_dict(expected, tree), meta
 
 
+def reached_preemption(step: int) -> bool:
+    """Whether the cloud has told JAX's preemption service that this job is to end; to be asked at every step."""
+    return ocp.utils.reached_preemption(step)
+
+
 def versions() -> dict[str, str]:
-    """Versions of what shapes a result."""
+    """Versions of what shapes a result; `code` is a hash of this package's own source."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow")
-    ours = {"dcgan_jax": __version__, "python": platform.python_version()}
+    code = hashlib.sha256()
+    root = Path(__file__).parent
+    for path in sorted(root.rglob("*.py")):
+        code.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    ours = {"dcgan_jax": __version__, "code": code.hexdigest()[:16], "python": platform.python_version()}
     return ours | {name: metadata.version(name) for name in packages}
 
 
-def _check_leaves(found: Tree, expected: Tree) -> None:
-    def describe(tree: Tree) -> dict[str, str]:
-        leaves = jax.tree_util.tree_leaves_with_path(tree)
-        return {"/".join(str(key.key) for key in path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves}
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """For orbax: this process works by itself, and waits for no other."""
+    process = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=process, active_processes={process})
 
-    found, expected = describe(found), describe(expected)
-    for path in sorted(found.keys() | expected.keys()):
-        if found.get(path) != expected.get(path):
-            raise UserError(
-                f"checkpoint: leaf {path}: found {found.get(path, 'nothing')}, expected "
-                f"{expected.get(path, 'nothing')}; train this configuration in another --workdir"
-            )
+
+def _finished(directory: Path) -> list[int]:
+    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
+
+
+def _read(directory: Path, step: int) -> tuple[Tree, dict[str, Any]]:
+    place = directory / str(step)
+    try:
+        # Without a manager, which would tidy up the folder: a run may be training in it.
+        handler = ocp.StandardCheckpointHandler(multiprocessing_options=_alone())
+        with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as reader:
+            tree = reader.restore(place / "state", args=ocp.args.StandardRestore())
+        meta = _read_meta(place)
+        if not {"config", "data"} <= meta.keys():
+            raise ValueError(f"its meta holds {', '.join(meta) or 'nothing'}, expected config and data")
+        if "sha256" not in meta:
+            log.warning("checkpoint: %s has no hash: an older version wrote it, and damage would go unnoticed", place)
+        elif meta["sha256"] != _hash(tree, meta):
+            raise ValueError("its content does not fit its hash")
+        if int(tree["step"]) != step:
+            raise ValueError(f"it holds step {int(tree['step'])}")
+    except Exception as error:  # orbax and what it stands on raise anything on a damaged file
+        raise UserError(
+            f"checkpoint: {str(place)!r} is damaged ({_reason(error)}); move that folder away to use the one before"
+        ) from error
+    return tree, meta
+
+
+def _read_meta(place: Path) -> dict[str, Any]:
+    handler = ocp.JsonCheckpointHandler(multiprocessing_options=_alone())
+    with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as reader:
+        return reader.restore(place / "meta", args=ocp.args.JsonRestore())
+
+
+def _metrics(place: Path) -> dict[str, float]:
+    try:
+        return dict(_read_meta(place)["metrics"])
+    except Exception:  # damaged, or older than metrics: not a candidate for the best
+        return {}
+
+
+def _hash(tree: Tree, meta: dict[str, Any]) -> str:
+    """SHA-256 of all leaves with their paths, dtypes and shapes, and of the rest of meta."""
+    digest = hashlib.sha256()
+    rest = {name: value for name, value in meta.items() if name != "sha256"}
+    digest.update(json.dumps(rest, sort_keys=True).encode())
+    for path, description, leaf in _leaves(tree):
+        digest.update(f"\0{path}\0{description}\0".encode())
+        digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _leaves(tree: Tree) -> list[tuple[str, str, Any]]:
+    """Path, dtype with shape, and value of each leaf."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [("/".join(str(key.key) for key in path), f"{leaf.dtype}{list(leaf.shape)}", leaf) for path, leaf in leaves]
+
+
+def _check_leaves(found: Tree, expected: Tree) -> None:
+    found_leaves = {path: description for path, description, _ in _leaves(found)}
+    expected_leaves = {path: description for path, description, _ in _leaves(expected)}
+    differing = [
+        f"{path}: found {found_leaves.get(path, 'nothing')}, expected {expected_leaves.get(path, 'nothing')}"
+        for path in sorted(found_leaves.keys() | expected_leaves.keys())
+        if found_leaves.get(path) != expected_leaves.get(path)
+    ]
+    if differing:
+        raise UserError(
+            f"checkpoint: {len(differing)} leaves do not fit the configuration ({'; '.join(differing)}); train this "
+            "configuration in another --workdir"
+        )
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -15,6 +15,9 @@ from dcgan_jax.errors import UserError
 # Rules for what is kept of an image; data/images.py says what each does.
 CROPS = ("center", "celeba108", "celeba140", "celeba178", "none")
 
+# What a step of training measures.
+METRICS = ("d_loss", "g_loss", "d_real", "d_fake")
+
 # The layers stop halving the image before its shorter side would fall below this: the paper's 4x4 maps.
 SMALLEST_MAP = 4
 # Automatic widths double with each layer up to this multiple of `width`, as in the paper's 64x64 network.
@@ -76,6 +79,9 @@ def default_config() -> ConfigDict:
     config.sample_every = 500  # steps between grids of samples
     config.checkpoint_every = 1000  # steps between checkpoints; the last step always has one
     config.keep = 3  # newest checkpoints kept
+    config.keep_best = 1  # checkpoints kept besides them: the best ones by best_metric
+    config.best_metric = ""  # a metric of metrics.jsonl, taken at the checkpoint's step; '' keeps the newest alone
+    config.best_is = "lowest"  # which values of best_metric are the best: 'lowest' or 'highest'
     return config
 
 
@@ -85,7 +91,8 @@ PAPER_NETWORK = dict(kernel_size=5, width=128, prior="uniform", norm_per_unit=Tr
 # Fields that a run may change when it is resumed: none of them alters what an already finished step computed.
 # (Where images come from may change: their content is compared, by the hash that a checkpoint carries.)
 MAY_CHANGE = frozenset(
-    {"recipe", "num_steps", "log_every", "sample_every", "checkpoint_every", "keep"}
+    {"recipe", "num_steps", "log_every", "sample_every", "checkpoint_every"}
+    | {"keep", "keep_best", "best_metric", "best_is"}
     | {f"data.{name}" for name in ("source", "path", "name", "split", "prepared", "placement", "device_share")}
 )
 
@@ -154,7 +161,7 @@ def validate(config: ConfigDict) -> ConfigDict:
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """One text a field in which two configurations differ and that a resumed run may not change."""
     # A field that is younger than the old configuration had what is now its default.
-    old, new = _flatten(default_config().to_dict()) | _flatten(old), _flatten(new)
+    old, new = flatten(default_config().to_dict()) | flatten(old), flatten(new)
     # With a decay at its end, a run of another length has other learning rates from the first step of the decay on.
     may_change = MAY_CHANGE - ({"num_steps"} if new.get("lr_decay_steps") else set())
     names = sorted((old.keys() | new.keys()) - may_change)
@@ -166,11 +173,12 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
-def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Fields by their whole names, such as 'data.path'; lists as tuples."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{name}.")
+            flat |= flatten(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
     return flat
@@ -238,7 +246,7 @@ def _check_values(config: ConfigDict) -> None:
         "keep",
     ):
         need(name, config[name] >= 1, "at least 1")
-    for name in ("lr_decay_steps", "seed"):
+    for name in ("lr_decay_steps", "seed", "keep_best"):
         need(name, config[name] >= 0, "0 or more")
     need("seed", config.seed < 2**31, "less than 2**31")
     need("batch_size", config.batch_size >= 2, "at least 2, for batch norm's statistics")
@@ -252,6 +260,8 @@ def _check_values(config: ConfigDict) -> None:
         ("data.source", ("digits", "folder", "idx", "tfds", "lmdb", "prepared")),
         ("data.crop", CROPS),
         ("data.placement", ("auto", "host", "device")),
+        ("best_metric", ("", *METRICS)),
+        ("best_is", ("lowest", "highest")),
         ("output", ("tanh", "sigmoid")),
         ("prior", ("normal", "uniform")),
         # float64 is for tests of exactness; JAX computes in it only with JAX_ENABLE_X64=1.

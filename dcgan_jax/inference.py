@@ -170,7 +170,10 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedGAN:
     """
     tree, meta = checkpoint.read(workdir, step)
     config = default_config()
-    config.update(meta["config"])
+    try:
+        config.update(meta["config"])
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"checkpoint: the configuration in {str(workdir)!r} cannot be read ({error})") from error
     if config.dtype == "float64" and jnp.result_type(float) != jnp.float64:
         config.dtype = "float32"
     return TrainedGAN(validate(config), tree)

@@ -10,7 +10,7 @@ def acquire(path: Path, *, wait: bool) -> TextIO | None:
 
     The folder of `path` must exist, on a file system whose locks (flock) reach all processes that matter. POSIX only.
     """
-    file = path.open("w")
+    file = path.open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:

@@ -2,14 +2,17 @@
 
 import json
 import logging
+import os
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from ml_collections import ConfigDict
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
 from dcgan_jax.data.images import grid
@@ -30,7 +33,7 @@ class Monitor:
         self._samples = workdir / "samples"
         self._samples.mkdir(parents=True, exist_ok=True)
         self._metrics = _open_metrics(workdir / "metrics.jsonl", start_step)
-        self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+        self._tensorboard = _TensorBoard(workdir / "tensorboard", start_step)
         self._batch_size = config.batch_size
         self._num_steps = config.num_steps
         # On a terminal a bar, elsewhere a line at each log.
@@ -56,9 +59,7 @@ class Monitor:
         self._since = (step, now)
         self._metrics.write(json.dumps(record) + "\n")
         self._metrics.flush()
-        for name, value in record.items():
-            if name != "step":
-                self._tensorboard.add_scalar(name, value, step)
+        self._tensorboard.write(step, *(summary.scalar(name, record[name]) for name in record if name != "step"))
         shown = {"d_loss": f"{values['d_loss']:.3f}", "g_loss": f"{values['g_loss']:.3f}", "images/s": f"{rate:.0f}"}
         self._bar.set_postfix(shown)
         if self._bar.disable:
@@ -72,12 +73,31 @@ class Monitor:
         picture = grid(images)
         picture.save(self._samples / f"{name}.png")
         tag = "reals" if name == "reals" else "samples"
-        self._tensorboard.add_image(tag, np.atleast_3d(np.asarray(picture)), step, dataformats="HWC")
+        self._tensorboard.write(step, summary.image(tag, np.atleast_3d(np.asarray(picture)), dataformats="HWC"))
 
     def close(self) -> None:
         self._bar.close()
         self._metrics.close()
         self._tensorboard.close()
+
+
+class _TensorBoard:
+    """A file of events, written at once: tensorboardX's own queue blocks for ever once the disk is full."""
+
+    def __init__(self, folder: Path, start_step: int):
+        folder.mkdir(exist_ok=True)
+        self._file = EventsWriter(str(folder / "events"), f".{os.getpid()}")
+        # What an earlier process wrote beyond the step that this one goes on from is not shown.
+        started = SessionLog(status=SessionLog.START)
+        self._file.write_event(Event(wall_time=time.time(), step=start_step + 1, session_log=started))
+
+    def write(self, step: int, *summaries: Any) -> None:
+        for item in summaries:
+            self._file.write_event(Event(wall_time=time.time(), step=step, summary=item))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def last_recorded_step(path: Path) -> int:

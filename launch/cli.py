@@ -1,15 +1,17 @@
 """What all launchers share: flags and exit codes."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from absl import flags
 
 from dcgan_jax.errors import TrainingError, UserError
+from dcgan_jax.stop import INTERRUPTED
 
-USER_ERROR, FAILURE, STOPPED = 2, 1, 75
-INTERRUPTED = 130  # as a shell says of a command that Ctrl-C ended
+USER_ERROR, FAILURE = 2, 1
 
 
 def run(main: Callable[[], int | None], usage: str, *, check: Callable[[list[str]], None] | None = None) -> None:
@@ -29,17 +31,26 @@ def run(main: Callable[[], int | None], usage: str, *, check: Callable[[list[str
             raise UserError(f"arguments: found {' '.join(rest)!r}, expected flags such as --NAME=VALUE; see --help")
         sys.exit(main() or 0)
     except (UserError, flags.Error) as error:
-        sys.exit(_complain(error, USER_ERROR))
+        _leave(error, USER_ERROR)
     except TrainingError as error:
-        sys.exit(_complain(error, FAILURE))
+        _leave(error, FAILURE)
     except KeyboardInterrupt:
-        sys.exit(_complain(KeyboardInterrupt("interrupted"), INTERRUPTED))
+        _leave(KeyboardInterrupt("interrupted"), INTERRUPTED)
 
 
-def _complain(error: BaseException, code: int) -> int:
+def _leave(error: BaseException, code: int) -> NoReturn:
     # absl wraps what went wrong into several lines, the reason last.
     text = str(error).strip()
-    print(
-        "error: " + (text if isinstance(error, (UserError, TrainingError)) else " ".join(text.split())), file=sys.stderr
-    )
-    return code
+    text = text if isinstance(error, (UserError, TrainingError)) else " ".join(text.split())
+    print(f"error: {text}", file=sys.stderr)
+    leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process; one of several ends without waiting, as it otherwise would, for the others to end too."""
+    jax = sys.modules.get("jax")
+    if jax and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -1,24 +1,35 @@
 """Trains a DCGAN: python launch/train.py --config=configs/NAME.py[:RECIPE] [--workdir=DIR] [--config.KEY=VALUE ...]
 
 Without --workdir the run is in runs/NAME. The same command again resumes. dcgan_jax/config.py explains every KEY.
+
+Several processes, on one machine or many, train together: launch/README.md says how to start them.
 """
 
-import cli
-import configuration
-from absl import flags
+from dcgan_jax.stop import STOPPED, Preempted, StopRequests
+
+# Before the imports that take a second: a scheduler may change its mind at any moment.
+REQUESTS = StopRequests(exits=True)
+
+import cli  # noqa: E402
+import configuration  # noqa: E402
+import processes  # noqa: E402
+from absl import flags  # noqa: E402
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; runs/NAME by default")
+WAIT = flags.DEFINE_integer("wait", 0, "seconds to wait for another process that trains in the folder", lower_bound=0)
 
 
 def main() -> int:
-    from dcgan_jax.train import Preempted, train  # after the flags are checked: JAX takes a second to import
+    from dcgan_jax.train import train  # after the flags are checked: JAX takes a second to import
 
     config, name = configuration.given()
+    processes.start()
+    REQUESTS.listen()  # JAX's own service has taken SIGTERM over
     try:
-        train(config, WORKDIR.value or f"runs/{name}")
+        train(config, WORKDIR.value or f"runs/{name}", requests=REQUESTS, wait=WAIT.value)
     except Preempted as stop:
         print(stop)
-        return cli.STOPPED
+        return STOPPED
     return 0
 
 

@@ -1,8 +1,10 @@
 """Four virtual CPU devices for all tests, and small runs made once with the launcher itself."""
 
 import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 # Before JAX starts; launchers are run as a user would, without. The networks are tiny: compiling them is the work.
@@ -49,20 +51,73 @@ def _share(tmp_path_factory):
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
-def launch(script: str, *arguments: object, devices: int = 1, **environment: str) -> subprocess.CompletedProcess:
-    """Runs a launcher as a user would, in a process of its own."""
-    flags = f"--xla_force_host_platform_device_count={devices}" if devices > 1 else ""
-    texts = " ".join(map(str, arguments))
-    if "--config=" in texts and "--config.data.prepared" not in texts:
-        arguments = (*arguments, f"--config.data.prepared={os.environ['DCGAN_TEST_PREPARED']}")
+def launch(
+    script: str, *arguments: object, devices: int = 1, before: str = "", **environment: str
+) -> subprocess.CompletedProcess:
+    """Runs a launcher as a user would, in a process of its own; `before` is Python to run in it first."""
+    program = [f"launch/{script}.py"]
+    if before:
+        program = ["-c", f"{before}; sys.path.insert(0, 'launch'); runpy.run_path('{program[0]}', run_name='__main__')"]
     return subprocess.run(
-        [sys.executable, f"launch/{script}.py", *map(str, arguments)],
+        [sys.executable, *program, *_prepared(arguments)],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": flags} | environment,
+        env=os.environ | {"XLA_FLAGS": _virtual(devices)} | environment,
         capture_output=True,
         text=True,
         timeout=300,
     )
+
+
+def _virtual(devices: int) -> str:
+    return f"--xla_force_host_platform_device_count={devices}" if devices > 1 else ""
+
+
+def _prepared(arguments: tuple[object, ...]) -> list[str]:
+    texts = list(map(str, arguments))
+    if any("--config=" in text for text in texts) and not any("--config.data.prepared" in text for text in texts):
+        texts.append(f"--config.data.prepared={os.environ['DCGAN_TEST_PREPARED']}")
+    return texts
+
+
+class Job:
+    """Processes of a launcher that train together, on loopback; what they print goes into files below `folder`."""
+
+    def __init__(self, folder: Path, processes: int, devices: int, *arguments: object, each=(), **environment: str):
+        """each: arguments for one process each, beside those for all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.outputs = [folder / f"process_{i}.txt" for i in range(processes)]
+        self.processes = []
+        for i, output in enumerate(self.outputs):
+            own = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={processes}", f"--process_id={i}"]
+            own += each[i] if each else []
+            with output.open("w") as file:
+                process = subprocess.Popen(
+                    [sys.executable, "launch/train.py", *own, *_prepared(arguments)],
+                    cwd=ROOT,
+                    env=os.environ | {"XLA_FLAGS": _virtual(devices)} | environment,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                )
+            self.processes.append(process)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+    def wait(self, timeout: float = 240) -> list[int]:
+        """The exit codes of all."""
+        deadline = time.monotonic() + timeout
+        return [process.wait(max(0, deadline - time.monotonic())) for process in self.processes]
+
+    def told(self) -> str:
+        return "".join(output.read_text() for output in self.outputs)
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,13 @@ PACKAGE = ROOT / "dcgan_jax"
 
 # Each module may import those of lower levels only; within a level, none.
 LEVELS = [
-    {"errors", "lock"},
+    {"errors", "lock", "stop"},
     {"config", "conv"},
     {"models", "latent", "data"},
     {"losses", "state"},
-    {"steps", "parallel", "checkpoint"},
+    {"steps", "parallel", "agreement", "checkpoint"},
     {"monitor", "inference"},
+    {"workdir"},
     {"train"},
 ]
 
@@ -64,7 +65,7 @@ def users_of(library):
 def test_each_library_has_one_room():
     assert users_of("orbax") == {"dcgan_jax/checkpoint.py"}
     assert users_of("absl.flags") == {
-        f"launch/{name}.py" for name in ("cli", "configuration", "prepare", "sample", "train")
+        f"launch/{name}.py" for name in ("cli", "configuration", "prepare", "processes", "sample", "train")
     }
     assert users_of("tensorflow_datasets") == users_of("tensorflow") == {"dcgan_jax/data/tfds.py"}
     assert users_of("lmdb") == {"dcgan_jax/data/lsun.py"}

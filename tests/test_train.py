@@ -16,7 +16,8 @@ import pytest
 from conftest import ROOT, SMALL, launch
 from PIL import Image
 
-from dcgan_jax import checkpoint, state, steps, train
+from dcgan_jax import checkpoint, steps, train
+from dcgan_jax import workdir as workdir_of_run
 from dcgan_jax.errors import TrainingError, UserError
 
 
@@ -156,7 +157,7 @@ def test_another_configuration_does_not_touch_the_run(straight_run):
 
 def test_two_runs_in_one_folder_are_refused(tiny, tmp_path):
     workdir = tmp_path / "run"
-    with train._lock(workdir), pytest.raises(UserError, match="another process is training"):
+    with workdir_of_run.take(workdir), pytest.raises(UserError, match="another process is training"):
         train.train(tiny(num_steps=1), workdir)
     assert sorted(path.name for path in workdir.iterdir()) == [".lock"]
     train.train(tiny(num_steps=1), workdir)
@@ -175,22 +176,6 @@ def test_before_the_first_step_another_configuration_may_take_the_folder(straigh
     shutil.copy(straight_run / "config.json", tmp_path)
     train.train(tiny(num_steps=1), tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["latent_dim"] == 6
-
-
-@pytest.mark.parametrize("damage", ["state/manifest.ocdbt", "meta/metadata", "state", "."])
-def test_a_damaged_checkpoint_is_told(straight_run, tmp_path, damage):
-    workdir = tmp_path / "run"
-    shutil.copytree(straight_run, workdir)
-    target = workdir / "checkpoints" / "40" / damage
-    if target.is_dir():
-        shutil.rmtree(target)
-        (workdir / "checkpoints" / "40").mkdir(exist_ok=True)
-    else:
-        target.write_bytes(b"garbage")
-    with pytest.raises(UserError, match=r"is damaged .* move that folder away") as error:
-        checkpoint.read(workdir)
-    assert "\n" not in str(error.value)
-    assert checkpoint.read(workdir, 20)[0]["step"] == 20
 
 
 def test_someone_elses_folder_is_refused(tiny, tmp_path):
@@ -262,11 +247,6 @@ def test_plain_orbax_restores_the_documented_tree(straight_run):
     assert state["ema"].keys() == {"params", "batch_stats"}
     assert {"config", "versions", "data"} <= meta.keys()
     assert meta["data"]["count"] == 1797
-
-
-def test_a_checkpoint_of_another_network_names_the_leaf(straight_run, tiny):
-    with pytest.raises(UserError, match=r"leaf discriminator/batch_stats/norm_1/mean: found float32\[8\]"):
-        checkpoint.restore(straight_run, 40, state.abstract(tiny(width=8, latent_dim=100)))
 
 
 def test_a_damaged_config_file_does_not_cost_the_run(straight_run, tmp_path):

@@ -1,0 +1,105 @@
+"""What the processes of a job tell one another outside the training step: errors, settings, states.
+
+On a single process all of it costs nothing.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from dcgan_jax.errors import TrainingError, UserError
+
+Tree = Any
+T = TypeVar("T")
+
+SIGN_OF_LIFE = 60  # seconds between them while a process works longer than the others
+
+
+@contextmanager
+def agreeing() -> Iterator[None]:
+    """Where the block fails on one process, it fails on all: nobody waits for one that has left.
+
+    Raises UserError on all where it was one, with the number of the process; otherwise TrainingError on the others.
+    """
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    if jax.process_count() == 1:
+        if failure:
+            raise failure
+        return
+    text = "" if failure is None else str(failure).strip() or type(failure).__name__
+    kind = "" if failure is None else "user" if isinstance(failure, UserError) else "training"
+    told = gather(f"{kind} {text}" if failure else "")
+    failed = [process for process, line in enumerate(told) if line]
+    if not failed:
+        return
+    kind, _, text = told[failed[0]].partition(" ")
+    if failure and failed[0] == jax.process_index():
+        raise failure
+    where = "" if len(failed) == len(told) else f"process {failed[0]}: "
+    raise (UserError if kind == "user" else TrainingError)(where + text) from failure
+
+
+def all_do(work: Callable[[], T]) -> T:
+    """The result of `work` on this process, when all have finished theirs, however long it takes.
+
+    What fails on one fails on all, as `agreeing` has it.
+    """
+    if jax.process_count() == 1:
+        return work()
+    with ThreadPoolExecutor(1) as pool, agreeing():
+        future = pool.submit(work)
+        # Processes that wait in one collective for longer than half an hour would give up.
+        working = True
+        while working:
+            wait([future], timeout=SIGN_OF_LIFE)
+            working = "working" in gather("" if future.done() else "working")
+        return future.result()
+
+
+def check_equal(settings: dict[str, Any]) -> None:
+    """Raises UserError, on all processes, that names each setting whose values (JSON) differ between them."""
+    told = [json.loads(text) for text in gather(json.dumps(settings))]
+    differing = []
+    for name in sorted(set().union(*told)):
+        values = [settings.get(name) for settings in told]
+        other = next((process for process, value in enumerate(values) if value != values[0]), None)
+        if other is not None:
+            differing.append(f"{name}: {values[0]!r} on process 0, {values[other]!r} on process {other}")
+    if differing:
+        raise UserError(f"the processes of this job differ ({'; '.join(differing)}); start all of them alike")
+
+
+def gather(text: str) -> list[str]:
+    """The texts of all processes, in their order, on every process."""
+    if jax.process_count() == 1:
+        return [text]
+    encoded = np.frombuffer(text.encode(), np.uint8)
+    lengths = multihost_utils.process_allgather(np.array([len(encoded)], np.int32)).ravel()
+    padded = np.zeros(max(1, lengths.max()), np.uint8)
+    padded[: len(encoded)] = encoded
+    rows = multihost_utils.process_allgather(padded)
+    return [rows[process, :length].tobytes().decode() for process, length in enumerate(lengths)]
+
+
+def broadcast(tree: Tree) -> Tree:
+    """The numpy arrays of process 0, bit for bit, on every process, whose own have the same shapes and dtypes."""
+    if jax.process_count() == 1:
+        return tree
+    leaves, structure = jax.tree.flatten(tree)
+    # One vector of bits: many small collectives are slow, and a sum of floats would lose the sign of zeros.
+    flat = np.concatenate([np.ascontiguousarray(leaf).reshape(-1).view(np.uint8) for leaf in leaves])
+    words = np.pad(flat, (0, -len(flat) % 4)).view(np.uint32)
+    flat = np.asarray(multihost_utils.broadcast_one_to_all(words)).view(np.uint8)[: len(flat)]
+    pieces = np.split(flat, np.cumsum([leaf.nbytes for leaf in leaves])[:-1])
+    pieces = [piece.copy().view(leaf.dtype).reshape(leaf.shape) for piece, leaf in zip(pieces, leaves, strict=True)]
+    return jax.tree.unflatten(structure, pieces)

@@ -1,0 +1,135 @@
+"""The folder of a run: whose it is, which step to go on from, and that one process at a time writes to it.
+
+Only process 0 looks at it: the others are told.
+"""
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+from ml_collections import ConfigDict
+
+from dcgan_jax import checkpoint, data, lock
+from dcgan_jax import config as configuration
+from dcgan_jax import state as states
+from dcgan_jax.errors import UserError, writable_path
+from dcgan_jax.monitor import last_recorded_step
+from dcgan_jax.state import GANState
+
+log = logging.getLogger("dcgan_jax")
+
+
+class Claim(NamedTuple):
+    """What a run finds in its folder."""
+
+    lock: TextIO | None  # None where the folder does not exist yet
+    state: GANState | None  # of the newest whole checkpoint; None where there is none
+    card: dict[str, Any] | None  # of the images that it was trained on
+
+
+def claim(workdir: Path, config: ConfigDict, wait: float) -> Claim:
+    """Looks at a folder, and locks it if there is a run in it; nothing else in it is touched.
+
+    Raises UserError where it belongs to something else, has lost something, or another process trains in it and does
+    not end within `wait` seconds.
+    """
+    for path in (workdir, workdir / "checkpoints"):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"workdir: {str(path)!r} is a file, expected a folder; pass another --workdir")
+    writable_path(workdir / "checkpoints", "--workdir")
+    if _recorded_config(workdir) is None:
+        ours = [name for name in ("metrics.jsonl", "samples", "tensorboard") if (workdir / name).exists()]
+        if ours:
+            raise UserError(
+                f"workdir: {str(workdir)!r} holds {ours[0]} but no config.json, expected a run or a new folder; "
+                "pass another --workdir"
+            )
+        return Claim(None, None, None)
+    held = take(workdir, wait)
+    try:
+        _check_history(workdir, config)  # under the lock: until then another process may have gone on
+        if not checkpoint.steps(workdir):
+            return Claim(held, None, None)
+        state, meta = checkpoint.restore(workdir, states.abstract(config))
+        return Claim(held, state, meta["data"])
+    except BaseException:
+        held.close()
+        raise
+
+
+def take(workdir: Path, wait: float = 0) -> TextIO:
+    """A file whose lock this process holds until it is closed or the process ends, however it ends.
+
+    Raises UserError where another process holds it for longer than `wait` seconds: two runs in one folder would write
+    over each other.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait
+    told = False
+    while (held := lock.acquire(workdir / ".lock", wait=False)) is None:
+        if time.monotonic() >= deadline:
+            raise UserError(
+                f"workdir: another process is training in {str(workdir)!r}; wait for it (--wait), or pass another "
+                "--workdir"
+            )
+        if not told:
+            log.info("another process is training in %s; waiting for it to end, up to %g s", workdir, wait)
+        told = True
+        time.sleep(0.2)
+    return held
+
+
+def check_data(found: dict[str, Any], expected: dict[str, Any], workdir: Path, root: Path) -> None:
+    """Raises UserError where the images, by their cards, are not those that the run in `workdir` was trained on.
+
+    It names the prepared set below `root` that has them, if there is one.
+    """
+    if any(found.get(name) != expected.get(name) for name in ("count", "sha256")):
+        names = [name for name in found if found[name] != expected.get(name) and name not in ("date", "fingerprint")]
+        differing = "; ".join(f"{name}: {expected.get(name)!r} there, {found[name]!r} here" for name in names)
+        kept = [path for path, card in data.cards(root) if card["sha256"] == expected.get("sha256")]
+        advice = (
+            f"pass --config.data.source=prepared --config.data.path={kept[0]}, where they are"
+            if kept
+            else ("bring them back")
+        )
+        raise UserError(
+            f"config.data: the images are not those that {str(workdir)!r} was trained on ({differing}); "
+            f"{advice}, or train in another --workdir"
+        )
+
+
+def _check_history(workdir: Path, config: ConfigDict) -> None:
+    old, available = _recorded_config(workdir), checkpoint.steps(workdir)
+    assert old is not None
+    recorded = last_recorded_step(workdir / "metrics.jsonl")
+    differing = configuration.differences(old, config.to_dict())
+    if differing and (available or recorded):  # where no step was done, there is nothing to protect
+        raise UserError(
+            f"workdir: {str(workdir)!r} was written by another configuration ({'; '.join(differing)}); "
+            "pass another --workdir, or the old values"
+        )
+    # The save of one checkpoint is over when the next begins; a run killed before that has none, and starts again.
+    if not available and recorded > 2 * old["checkpoint_every"]:
+        raise UserError(
+            f"workdir: {str(workdir)!r} has metrics up to step {recorded}, but no checkpoint, expected one every "
+            f"{old['checkpoint_every']} steps; bring its checkpoints back, or pass another --workdir to start anew"
+        )
+
+
+def _recorded_config(workdir: Path) -> dict[str, Any] | None:
+    """The configuration of the run in a folder: from config.json, or where that is damaged, from a checkpoint."""
+    path = workdir / "config.json"
+    try:
+        recorded = json.loads(path.read_text())
+    except (OSError, ValueError):
+        recorded = None
+    if recorded is None and checkpoint.steps(workdir):
+        recorded = checkpoint.read(workdir)[1]["config"]
+    if isinstance(recorded, dict) and {"seed", "batch_size", "data"} <= recorded.keys():
+        return configuration.default_config().to_dict() | recorded
+    if path.exists():
+        raise UserError(f"workdir: {str(path)!r} is not a run's configuration; move it, or pass another --workdir")
+    return None

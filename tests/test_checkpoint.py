@@ -1,0 +1,247 @@
+"""Checkpoints: whole or set aside, never wrong; the newest and the best kept; nothing in them runs."""
+
+import contextlib
+import json
+import logging
+import os
+import pickle
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from conftest import SMALL, launch
+
+from dcgan_jax import checkpoint, load, state, train
+from dcgan_jax.errors import TrainingError, UserError
+
+
+def equal(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    return all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(other)))
+
+
+@pytest.fixture
+def run(straight_run, tmp_path):
+    """A copy of a run with checkpoints of steps 20 and 40."""
+    return shutil.copytree(straight_run, tmp_path / "run")
+
+
+def cut_in_half(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def cut_by_a_byte(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def zeros(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def garbage(path):
+    path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size))
+
+
+def remove(path):
+    path.unlink()
+
+
+def flip(place):
+    def flip_a_bit(path):
+        content = bytearray(path.read_bytes())
+        if content:
+            content[int(place * (len(content) - 1))] ^= 4
+        path.write_bytes(content)
+
+    flip_a_bit.__name__ = f"flip_at_{place}"
+    return flip_a_bit
+
+
+DAMAGES = [cut_in_half, cut_by_a_byte, empty, zeros, garbage, remove, *map(flip, (0, 0.1, 0.3, 0.5, 0.7, 0.9, 1))]
+# By what they hold: orbax's own notes, our meta, the tree's description, the index of the arrays, and the arrays.
+FILES = ["_CHECKPOINT_METADATA", "meta/metadata", "state/_METADATA", "state/manifest.ocdbt", "arrays"]
+
+
+def file_of(place, name):
+    if name != "arrays":
+        return place / name
+    return max((path for path in place.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_a_damaged_newest_checkpoint_is_never_a_wrong_state(run, caplog, damage, name):
+    whole = {step: checkpoint.read(run, step) for step in (20, 40)}
+    damage(file_of(run / "checkpoints" / "40", name))
+    tree, meta = checkpoint.read(run)
+    step = int(tree["step"])
+    assert equal(tree, whole[step][0])
+    assert meta == whole[step][1]
+    if step == 20:
+        assert f"{str(run / 'checkpoints' / '40')!r} is damaged" in caplog.text
+
+
+def test_an_empty_folder_and_a_renamed_one_are_damaged_too(run):
+    shutil.rmtree(run / "checkpoints" / "40")
+    shutil.copytree(run / "checkpoints" / "20", run / "checkpoints" / "60")
+    (run / "checkpoints" / "80").mkdir()
+    assert checkpoint.steps(run) == [20, 60, 80]
+    assert checkpoint.read(run)[0]["step"] == 20
+    with pytest.raises(UserError, match="it holds step 20"):
+        checkpoint.read(run, 60)
+
+
+@pytest.mark.parametrize("damage", ["state/manifest.ocdbt", "meta/metadata"])
+def test_a_damaged_checkpoint_that_was_asked_for_is_told(run, damage):
+    (run / "checkpoints" / "40" / damage).write_bytes(b"garbage")
+    with pytest.raises(UserError, match=r"is damaged .* move that folder away") as error:
+        checkpoint.read(run, 40)
+    assert "\n" not in str(error.value)
+
+
+def test_training_sets_a_damaged_newest_checkpoint_aside_and_goes_on_from_the_one_before(straight_run, run):
+    whole = checkpoint.read(straight_run, 40)[0]
+    file_of(run / "checkpoints" / "40", "arrays").write_bytes(b"garbage")
+    (run / "damaged" / "40").mkdir(parents=True)
+    done = launch("train", *SMALL, "--config.num_steps=40", f"--workdir={run}")
+    assert done.returncode == 0, done.stderr
+    assert f"the damaged one of step 40 is now {run}/damaged/40-1" in done.stderr
+    assert f"resuming {run} from step 20" in done.stderr
+    assert equal(checkpoint.read(run, 40)[0], whole)
+    assert any(path.read_bytes() == b"garbage" for path in (run / "damaged" / "40-1").rglob("*") if path.is_file())
+
+
+def test_where_all_are_damaged_nothing_is_begun_anew(run):
+    for step in (20, 40):
+        (run / "checkpoints" / str(step) / "state" / "manifest.ocdbt").unlink()
+    before = sorted(run.rglob("*"))
+    done = launch("train", *SMALL, "--config.num_steps=60", f"--workdir={run}")
+    assert done.returncode == 2
+    assert "are damaged (20, 40)" in done.stderr.splitlines()[-1]
+    assert sorted(run.rglob("*")) == before
+
+
+def test_a_checkpoint_without_a_hash_is_read_with_a_warning(run, caplog):
+    path = run / "checkpoints" / "40" / "meta" / "metadata"
+    meta = json.loads(path.read_text())
+    del meta["sha256"]
+    path.write_text(json.dumps(meta))
+    assert checkpoint.read(run)[0]["step"] == 40
+    assert "damage would go unnoticed" in caplog.text
+
+
+def test_a_checkpoint_of_another_network_names_each_leaf(straight_run, tiny):
+    with pytest.raises(UserError) as error:
+        checkpoint.restore(straight_run, state.abstract(tiny(width=8, latent_dim=100)))
+    told = str(error.value)
+    assert "discriminator/batch_stats/norm_1/mean: found float32[8], expected float32[16]" in told
+    assert "generator/params/conv_1/kernel: found float32[4, 4, 1, 4], expected float32[4, 4, 1, 8]" in told
+    assert "53 leaves do not fit" in told
+
+
+def save(workdir, values, **options):
+    checkpoints = checkpoint.Checkpoints(workdir, **options)
+    for step, value in values.items():
+        checkpoints.save(step, state.GANState(np.int32(step), {"w": np.ones(3)}, {}, {}), {}, {"fid": value})
+    checkpoints.wait()
+    checkpoints.close()
+    return checkpoint.steps(workdir)
+
+
+@pytest.mark.parametrize(("best_is", "kept"), [("lowest", [2, 3, 5, 6]), ("highest", [1, 4, 5, 6])])
+def test_the_best_are_kept_beside_the_newest(tmp_path, best_is, kept):
+    options = dict(keep=2, keep_best=2, best_metric="fid", best_is=best_is)
+    values = {1: 9.0, 2: 1.0, 3: 2.0, 4: 8.0, 5: 3.0, 6: 4.0}
+    assert save(tmp_path / "straight", values, **options) == kept
+    # The metrics of earlier checkpoints are known again after a restart.
+    save(tmp_path / "resumed", {step: values[step] for step in (1, 2, 3)}, **options)
+    assert save(tmp_path / "resumed", {step: values[step] for step in (4, 5, 6)}, **options) == kept
+
+
+def test_a_run_keeps_its_best_checkpoint(tiny, tmp_path):
+    config = tiny(num_steps=8, log_every=1, checkpoint_every=1, keep=1, best_metric="d_loss")
+    train.train(config, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    best = min(lines, key=lambda line: line["d_loss"])
+    assert checkpoint.steps(tmp_path) == sorted({best["step"], 8})
+    assert checkpoint.read(tmp_path, best["step"])[1]["metrics"]["d_loss"] == best["d_loss"]
+
+
+FULL_DISK = {
+    "checkpoint": (("--config.log_every=20", "--config.sample_every=1000"), "step 60 could not be saved"),
+    "record": (("--config.sample_every=1000",), "cannot be written to any more"),
+}
+
+
+@pytest.mark.parametrize("what", FULL_DISK)
+def test_a_full_disk_stops_the_run_and_leaves_the_last_good_checkpoint(straight_run, run, what):
+    # No file may grow beyond 16 kB: at first the record fits and the arrays of a checkpoint do not.
+    (run / "metrics.jsonl").unlink()
+    flags, told = FULL_DISK[what]
+    limited = f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({2**14}, {2**14}))"
+    done = launch("train", *SMALL, *flags, "--config.num_steps=200", f"--workdir={run}", before=limited)
+    assert done.returncode == 1, done.stderr
+    error = done.stderr.splitlines()[-1]
+    assert told in error
+    assert "the checkpoint of step 40 is the last good one" in error
+    assert equal(checkpoint.read(run)[0], checkpoint.read(straight_run)[0])
+
+
+class Planted:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def test_a_strangers_checkpoint_runs_no_code(run, tmp_path):
+    proof = tmp_path / "proof"
+    plants = {
+        "pickle": pickle.dumps(Planted(proof)),
+        "npy": b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '|O', 'fortran_order': False, 'shape': (), }".ljust(117) + b"\n",
+        "python": f"__import__('os').system('touch {proof}')".encode(),
+        "yaml": f"!!python/object/apply:os.system ['touch {proof}']".encode(),
+        "json": json.dumps({"py/reduce": [{"py/function": "os.system"}, {"py/tuple": [f"touch {proof}"]}]}).encode(),
+    }
+    plants["npy"] += plants["pickle"]
+    os.system(f"touch {tmp_path}/works")
+    assert (tmp_path / "works").exists()
+    files = [path.relative_to(run) for path in run.rglob("*") if path.is_file() and "samples" not in path.parts]
+    newcomers = ["checkpoints/40/state/checkpoint", "checkpoints/40/__init__.py", "checkpoints/40/state/tree.pkl"]
+    logging.disable()
+    try:
+        for plant in plants.values():
+            for name in [*files, *newcomers]:
+                before = (run / name).read_bytes() if (run / name).exists() else None
+                (run / name).write_bytes(plant)
+                with contextlib.suppress(UserError):
+                    load(run)
+                if before is None:
+                    (run / name).unlink()
+                else:
+                    (run / name).write_bytes(before)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert not proof.exists()
+
+
+def test_a_failed_save_is_raised_by_the_next_call_and_only_once(tmp_path, monkeypatch):
+    checkpoints = checkpoint.Checkpoints(tmp_path, keep=1)
+    tiny_state = state.GANState(np.int32(1), {"w": np.ones(3)}, {}, {})
+    checkpoints.save(1, tiny_state, {})
+    checkpoints.wait()
+    monkeypatch.setattr(checkpoints._manager, "save", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space")))
+    checkpoints.save(2, tiny_state, {})
+    with pytest.raises(TrainingError, match=r"step 2 could not be saved .*No space.*step 1 is the last good one"):
+        checkpoints.wait()
+    checkpoints.check()
+    checkpoints.close()
+    assert checkpoint.steps(tmp_path) == [1]

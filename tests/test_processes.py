@@ -1,0 +1,235 @@
+"""Several processes on loopback: the same training on any number, errors on all, and no one waits for the dead."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT, SMALL, Job, launch
+
+from dcgan_jax import checkpoint, parallel
+from dcgan_jax.errors import UserError
+
+# Labels and flips belong to places in the batch: they come out alike only where the order of the images does.
+EXACT = (*SMALL, "--config.dtype=float64", "--config.num_classes=10", "--config.data.flip=True")
+EXACT = (*EXACT, "--config.checkpoint_every=1000", "--config.sample_every=1000")
+
+
+def train_exactly(workdir, steps, processes, devices):
+    arguments = (*EXACT, f"--config.num_steps={steps}", f"--workdir={workdir}")
+    if processes == 1:
+        done = launch("train", *arguments, devices=devices, JAX_ENABLE_X64="1")
+        assert done.returncode == 0, done.stderr
+        return
+    with Job(workdir.parent / f"{workdir.name}_{steps}", processes, devices, *arguments, JAX_ENABLE_X64="1") as job:
+        assert job.wait() == [0] * processes, job.told()
+
+
+def assert_equal_runs(one, other):
+    (one_tree, one_meta), (other_tree, other_meta) = checkpoint.read(one), checkpoint.read(other)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-8), one_tree, other_tree)
+    assert one_meta["data"] == other_meta["data"]
+    for a, b in zip(*(lines(workdir) for workdir in (one, other)), strict=True):
+        assert a["step"] == b["step"]
+        assert a["d_loss"] == pytest.approx(b["d_loss"], abs=1e-8)
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Ten steps in float64 on one device."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    train_exactly(workdir, 10, 1, 1)
+    return workdir
+
+
+@pytest.mark.parametrize(("processes", "devices"), [(2, 2), (1, 4), (4, 1)])
+def test_processes_and_devices_train_the_same_network(alone, tmp_path, processes, devices):
+    train_exactly(tmp_path / "run", 10, processes, devices)
+    assert_equal_runs(alone, tmp_path / "run")
+
+
+def test_a_run_goes_on_with_other_processes_and_devices(alone, tmp_path):
+    for steps, processes, devices in ((3, 2, 2), (6, 1, 1), (8, 1, 4), (10, 4, 1)):
+        train_exactly(tmp_path / "run", steps, processes, devices)
+    assert_equal_runs(alone, tmp_path / "run")
+
+
+def wait_for_steps(job, workdir, count=5):
+    deadline = time.monotonic() + 200
+    while not (workdir / "metrics.jsonl").exists() or len(lines_so_far(workdir)) < count:
+        assert time.monotonic() < deadline, job.told()
+        assert all(process.poll() is None for process in job.processes), job.told()
+        time.sleep(0.1)
+
+
+def lines_so_far(workdir):
+    return (workdir / "metrics.jsonl").read_text().splitlines()
+
+
+def test_a_stop_request_to_one_process_stops_all_at_the_same_step(tmp_path):
+    workdir = tmp_path / "run"
+    with Job(tmp_path, 2, 2, *SMALL, "--config.num_steps=100000", f"--workdir={workdir}") as job:
+        wait_for_steps(job, workdir)
+        job.processes[1].send_signal(signal.SIGTERM)
+        assert job.wait(60) == [75, 75], job.told()
+    step = lines(workdir)[-1]["step"]
+    assert checkpoint.steps(workdir)[-1] == step
+    assert job.told().count(f"stopped at step {step} on") == 2
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_when_one_process_dies_the_other_ends_and_a_restart_resumes(tmp_path, victim):
+    workdir = tmp_path / "run"
+    with Job(tmp_path, 2, 1, *SMALL, "--config.num_steps=100000", f"--workdir={workdir}") as job:
+        wait_for_steps(job, workdir, 25)
+        job.processes[victim].kill()
+        code = job.processes[1 - victim].wait(60)
+        # 1 with one line, or JAX's own abort where its service noticed first.
+        assert code in (1, -signal.SIGABRT), job.told()
+    assert "gone" in job.told() or "another task died" in job.told()
+    done = launch("train", *SMALL, "--config.num_steps=41", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    assert f"resuming {workdir} from step" in done.stderr
+    assert [line["step"] for line in lines(workdir)] == list(range(1, 42))
+
+
+MISTAKES = {
+    "config.width: 4 on process 0, 5 on process 1": ((), ("--config.width=5",)),
+    "process 1: config.data.path": ((), ("--config.data.source=folder", "--config.data.path=/does/not/exist")),
+    "process 0: workdir: '/proc/run' cannot": (("--workdir=/proc/run",), ()),
+}
+
+
+@pytest.mark.parametrize("told", MISTAKES)
+def test_a_mistake_on_one_process_ends_all(tmp_path, told):
+    each = MISTAKES[told]
+    if "folder" in str(each):  # what differs between the hosts is where the images are, and that may
+        each = tuple(("--config.data.source=folder", f"--config.data.path={path}") for path in (ROOT / "docs", "/no"))
+        each = tuple((*flags, "--config.image_size=16", "--config.width=4") for flags in each)
+        arguments = ("--config=configs/folder.py", "--config.batch_size=8")
+    else:
+        arguments = (*SMALL, "--config.num_steps=3")
+    if "workdir" not in told:
+        arguments = (*arguments, f"--workdir={tmp_path}/run")
+    with Job(tmp_path / "told", 2, 1, *arguments, each=each) as job:
+        assert job.wait(120) == [2, 2], job.told()
+    for output in job.outputs:
+        assert output.read_text().splitlines()[-1].startswith("error: ")
+    assert told in job.told()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_process_whose_job_does_not_come_together_ends_in_time(tmp_path):
+    with Job(tmp_path, 2, 1, *SMALL, "--start_timeout=3", f"--workdir={tmp_path}/run") as job:
+        job.processes[1].kill()
+        assert job.wait(60)[0] == 1
+    assert "did not come together at 127.0.0.1" in job.outputs[0].read_text()
+    assert not (tmp_path / "run").exists()
+
+
+TALK = """
+import sys, time, jax, numpy as np
+from dcgan_jax import agreement, parallel
+from dcgan_jax.errors import TrainingError, UserError
+port, process = sys.argv[1], int(sys.argv[2])
+parallel.start(coordinator=f"127.0.0.1:{port}", num_processes=2, process_id=process, timeout=60)
+assert agreement.gather("a" * process + "é") == ["é", "aé"]
+tree = {"x": np.array([-0.0, 1.5, np.inf]) * (1 - process), "y": np.int32(7 - process), "z": np.zeros((0, 3))}
+got = agreement.broadcast(tree)
+assert np.signbit(got["x"][0]) and got["x"].tolist() == [0, 1.5, np.inf] and got["y"] == 7 and got["z"].shape == (0, 3)
+assert got["x"].dtype == np.float64 and got["y"].dtype == np.int32
+agreement.SIGN_OF_LIFE = 0.1
+assert agreement.all_do(lambda: time.sleep(1 - process) or process) == process
+for kind, expected in ((UserError, UserError), (TrainingError, TrainingError), (KeyError, TrainingError)):
+    try:
+        with agreement.agreeing():
+            if process == 1:
+                raise kind("wrong here")
+    except Exception as error:
+        assert isinstance(error, kind if process else expected), repr(error)
+        assert process == 1 or str(error).startswith("process 1: "), error
+    else:
+        raise AssertionError
+try:
+    agreement.check_equal({"same": 1, "lists": [1, 2 + process]})
+except UserError as error:
+    assert "lists: [1, 2] on process 0, [1, 3] on process 1" in str(error) and "same" not in str(error)
+else:
+    raise AssertionError
+print("talked")
+"""
+
+
+def test_what_processes_tell_one_another(tmp_path):
+    with Job(tmp_path, 0, 1):
+        pass
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", TALK, str(port)]
+    both = [subprocess.Popen([*command, str(i)], cwd=ROOT, stdout=-1, stderr=-2, text=True) for i in (0, 1)]
+    for process in both:
+        told = process.communicate(timeout=120)[0]
+        assert process.returncode == 0, told
+        assert "talked" in told
+
+
+WRONG_STARTS = [
+    (dict(coordinator="host"), "--num_processes: missing"),
+    (dict(num_processes=2, process_id=0), "--coordinator: missing"),
+    (dict(coordinator="host", num_processes=2, process_id=0), "expected HOST:PORT"),
+    (dict(coordinator="host:0", num_processes=2, process_id=0), "expected HOST:PORT"),
+    (dict(coordinator="host:80", num_processes=2, process_id=2), "expected a number from 0 to 1"),
+    (dict(coordinator="host:80", num_processes=0, process_id=0), "expected at least 1"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "told"), WRONG_STARTS, ids=[told for _, told in WRONG_STARTS])
+def test_starts_that_do_not_fit_together_are_told(arguments, told):
+    with pytest.raises(UserError, match=told):
+        parallel.start(**arguments)
+
+
+SIGNS = [
+    {"SLURM_STEP_NUM_TASKS": "2"},
+    {"OMPI_COMM_WORLD_SIZE": "4"},
+    {"PMI_SIZE": "2"},
+    {"TPU_WORKER_HOSTNAMES": "a,b"},
+    {"MEGASCALE_NUM_SLICES": "2"},
+]
+
+
+@pytest.mark.parametrize("environment", SIGNS, ids=lambda environment: next(iter(environment)))
+def test_signs_of_several_processes_never_end_in_runs_of_their_own(monkeypatch, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(jax.distributed, "initialize", refuse)
+    with pytest.raises(UserError, match=r"speaks of several processes .*no address.* --num_processes=1"):
+        parallel.start()
+    parallel.start(num_processes=1)
+
+
+def refuse(*_, **__):
+    raise ValueError("no address")
+
+
+@pytest.mark.parametrize("environment", [{}, {"SLURM_STEP_NUM_TASKS": "1"}, {"SLURM_NTASKS": "4"}])
+def test_without_them_a_process_is_alone(monkeypatch, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(jax.distributed, "initialize", refuse)
+    monkeypatch.setattr(parallel, "_on_tpu", lambda: False)
+    parallel.start()
+    # A single TPU machine has nobody to join either.
+    monkeypatch.setattr(parallel, "_on_tpu", lambda: True)
+    parallel.start()
