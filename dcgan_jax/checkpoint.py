@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import platform
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
@@ -76,6 +77,8 @@ class Checkpoints:
         try:
             future.result()
         except Exception as error:  # orbax and what it stands on raise anything on a full or broken disk
+            for unfinished in self.directory.glob(f"{step}.*tmp*"):  # its room may be what is missing
+                shutil.rmtree(unfinished, ignore_errors=True)
             last = self.latest_step()
             kept = f"the checkpoint of step {last} is the last good one" if last else "there is no checkpoint yet"
             raise TrainingError(
@@ -240,21 +243,21 @@ def _hash(tree: Tree, meta: dict[str, Any]) -> str:
     digest = hashlib.sha256()
     rest = {name: value for name, value in meta.items() if name != "sha256"}
     digest.update(json.dumps(rest, sort_keys=True).encode())
-    for path, description, leaf in _leaves(tree):
+    for path, description, leaf in leaves(tree):
         digest.update(f"\0{path}\0{description}\0".encode())
         digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
-def _leaves(tree: Tree) -> list[tuple[str, str, Any]]:
+def leaves(tree: Tree) -> list[tuple[str, str, Any]]:
     """Path, dtype with shape, and value of each leaf."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return [("/".join(str(key.key) for key in path), f"{leaf.dtype}{list(leaf.shape)}", leaf) for path, leaf in leaves]
 
 
 def _check_leaves(found: Tree, expected: Tree) -> None:
-    found_leaves = {path: description for path, description, _ in _leaves(found)}
-    expected_leaves = {path: description for path, description, _ in _leaves(expected)}
+    found_leaves = {path: description for path, description, _ in leaves(found)}
+    expected_leaves = {path: description for path, description, _ in leaves(expected)}
     differing = [
         f"{path}: found {found_leaves.get(path, 'nothing')}, expected {expected_leaves.get(path, 'nothing')}"
         for path in sorted(found_leaves.keys() | expected_leaves.keys())
@@ -268,4 +271,5 @@ def _check_leaves(found: Tree, expected: Tree) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return text if len(text) <= 200 else f"{text[:90]} ... {text[-100:]}"  # the end holds the system's own words

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags
 
@@ -20,6 +20,7 @@ def run(main: Callable[[], int | None], usage: str, *, check: Callable[[list[str
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("dcgan_jax").setLevel(logging.INFO)
+    _hush_what_is_unfinished()
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(usage + "\n" + flags.FLAGS.main_module_help())
         sys.exit(0)
@@ -36,6 +37,20 @@ def run(main: Callable[[], int | None], usage: str, *, check: Callable[[list[str
         _leave(error, FAILURE)
     except KeyboardInterrupt:
         _leave(KeyboardInterrupt("interrupted"), INTERRUPTED)
+
+
+def _hush_what_is_unfinished() -> None:
+    """Where one array cannot be read or written, orbax leaves the others half done, and each would print a traceback
+    beside the one line that tells of it.
+    """
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    hook = sys.unraisablehook
+
+    def hushed(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    sys.unraisablehook = hushed
 
 
 def _leave(error: BaseException, code: int) -> NoReturn:

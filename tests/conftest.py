@@ -79,23 +79,26 @@ def _prepared(arguments: tuple[object, ...]) -> list[str]:
     return texts
 
 
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 class Job:
     """Processes of a launcher that train together, on loopback; what they print goes into files below `folder`."""
 
     def __init__(self, folder: Path, processes: int, devices: int, *arguments: object, each=(), **environment: str):
         """each: arguments for one process each, beside those for all."""
         folder.mkdir(parents=True, exist_ok=True)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.outputs = [folder / f"process_{i}.txt" for i in range(processes)]
         self.processes = []
         for i, output in enumerate(self.outputs):
             own = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={processes}", f"--process_id={i}"]
-            own += each[i] if each else []
             with output.open("w") as file:
                 process = subprocess.Popen(
-                    [sys.executable, "launch/train.py", *own, *_prepared(arguments)],
+                    [sys.executable, "launch/train.py", *own, *_prepared((*arguments, *(each[i] if each else ())))],
                     cwd=ROOT,
                     env=os.environ | {"XLA_FLAGS": _virtual(devices)} | environment,
                     stdout=file,

@@ -174,13 +174,13 @@ def test_a_run_keeps_its_best_checkpoint(tiny, tmp_path):
 
 FULL_DISK = {
     "checkpoint": (("--config.log_every=20", "--config.sample_every=1000"), "step 60 could not be saved"),
-    "record": (("--config.sample_every=1000",), "cannot be written to any more"),
+    "record": (("--config.checkpoint_every=1000", "--config.sample_every=1000"), "cannot be written to any more"),
 }
 
 
 @pytest.mark.parametrize("what", FULL_DISK)
 def test_a_full_disk_stops_the_run_and_leaves_the_last_good_checkpoint(straight_run, run, what):
-    # No file may grow beyond 16 kB: at first the record fits and the arrays of a checkpoint do not.
+    # No file may grow beyond 16 kB: the arrays of a checkpoint do not fit, and the record some steps later.
     (run / "metrics.jsonl").unlink()
     flags, told = FULL_DISK[what]
     limited = f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({2**14}, {2**14}))"
