@@ -68,6 +68,10 @@ class Monitor:
             remaining = f"  {tqdm.format_interval(left)} left" if rate else ""
             print(f"step {step}/{self._num_steps}  {text}{remaining}", file=sys.stderr, flush=True)
 
+    def sync(self) -> None:
+        """Returns when all metrics are on disk: a checkpoint must not outlive the record of its steps."""
+        os.fsync(self._metrics.fileno())
+
     def images(self, name: str, images: np.ndarray, step: int) -> None:
         """Writes samples/NAME.png, a square grid of uint8 [N, H, W, C]."""
         picture = grid(images)

@@ -247,7 +247,8 @@ class _Run:
                 self._check_finite(step, host_state)
                 if sampling:
                     self._sample(step, host_state)
-                if saving and self.checkpoints:
+                if saving and self.checkpoints and self.monitor:
+                    self.monitor.sync()
                     self.checkpoints.save(step, host_state, self.meta, values)
             if self.checkpoints:
                 self.checkpoints.check()

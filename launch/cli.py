@@ -22,7 +22,8 @@ def run(main: Callable[[], int | None], usage: str, *, check: Callable[[list[str
     logging.getLogger("dcgan_jax").setLevel(logging.INFO)
     _hush_what_is_unfinished()
     if {"-h", "--help"} & set(sys.argv[1:]):
-        print(usage + "\n" + flags.FLAGS.main_module_help())
+        shared = [name for name in ("configuration", "processes") if name in sys.modules]
+        print(usage, flags.FLAGS.main_module_help(), *map(flags.FLAGS.module_help, shared), sep="\n")
         sys.exit(0)
     try:
         if check:
