@@ -3,6 +3,8 @@
 import os
 import re
 import subprocess
+import sys
+from pathlib import Path
 
 import jsonschema
 import kubernetes_validate
@@ -35,7 +37,7 @@ def run(*command, **environment):
 
 @pytest.mark.parametrize("script", [*SCRIPTS, ".ci/run"])
 def test_shellcheck_finds_nothing(script):
-    done = run("shellcheck", script)
+    done = run(Path(sys.executable).parent / "shellcheck", script)
     assert done.returncode == 0, done.stdout
 
 
