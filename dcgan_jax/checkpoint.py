@@ -100,9 +100,9 @@ class Checkpoints:
         meta = json.loads(json.dumps(meta))
         meta["sha256"] = _hash(tree, meta)
         self._retention.metrics[step] = meta["metrics"]
-        self._manager.save(
-            step, args=ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
-        )
+        items = ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
+        if not self._manager.save(step, args=items):
+            raise RuntimeError(f"orbax declined, with step {self.latest_step()} there")
 
 
 class _Retention:

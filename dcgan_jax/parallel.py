@@ -64,8 +64,8 @@ def start(
     where = f"at {coordinator}" if coordinator else "as the environment says"
     failure = (
         f"error: this job did not come together {where} within {timeout} s: found no answer from the others, expected "
-        f"{expected} processes, each started with the same code and settings, and the port open; look into the logs "
-        "of the others, or wait longer with --start_timeout\n"
+        f"{expected if expected > 1 else 'all'} processes, started with the same code and settings, and the port open; "
+        "look into the logs of the others, or wait longer with --start_timeout\n"
     )
     with _deadline(timeout, failure):
         if not _join(coordinator, num_processes, process_id, timeout):
