@@ -46,6 +46,11 @@ def train(
     cannot be written to any more, and Preempted after SIGTERM or SIGINT, with everything saved. On several processes,
     what one of them raises before training, all raise.
     """
+    with _telling_of_lost_processes():
+        return _train(config, workdir, requests, wait)
+
+
+def _train(config: ConfigDict, workdir: str | Path, requests: StopRequests | None, wait: float) -> GANState:
     with agreeing():
         config = configuration.validate(config)
         if config.dtype == "float64" and jnp.result_type(float) != jnp.float64:
@@ -84,7 +89,7 @@ def train(
             _devices(),
             placement,
         )
-        with _telling_what_is_lost(Path(workdir)), ExitStack() as writing:
+        with _telling_of_a_lost_folder(Path(workdir)), ExitStack() as writing:
             with agreeing():
                 run = _Run(config, Path(workdir), image_set, start, placement, claimed.lock)
                 writing.enter_context(closing(run))
@@ -100,8 +105,7 @@ def _settings(config: ConfigDict) -> dict[str, Any]:
 
 
 @contextmanager
-def _telling_what_is_lost(workdir: Path) -> Iterator[None]:
-    """A folder that cannot be written to any more, or processes that are gone, in one line."""
+def _telling_of_lost_processes() -> Iterator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -109,9 +113,15 @@ def _telling_what_is_lost(workdir: Path) -> Iterator[None]:
             raise
         reason = str(error).strip().splitlines()[0]
         raise TrainingError(
-            f"process {jax.process_index()}: the other processes are gone, or cannot be reached ({reason[:200]}); the "
-            "same command, on all of them, resumes"
+            f"process {jax.process_index()}: the other processes are gone, or a step failed ({reason[:200]}); the same "
+            "command, on all of them, resumes"
         ) from error
+
+
+@contextmanager
+def _telling_of_a_lost_folder(workdir: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         available = checkpoint.steps(workdir)
         kept = f"the checkpoint of step {available[-1]} is the last good one" if available else "there is no checkpoint"
