@@ -73,11 +73,12 @@ def same(one: Path, other: Path, tolerance: float = 0) -> bool:
 
 def kill(folder: Path, straight: Path, seconds: float, count: int) -> None:
     phases: Counter = Counter()
-    runs = resumed = wrong = 0
+    runs = wrong = 0
     workdir = folder / "killed_0"
     while sum(phases.values()) < count or runs == 0:
+        log = folder / f"{workdir.name}.log"
+        before = log.stat().st_size if log.exists() else 0
         process = launch(workdir, *RUN)
-        before = len(recorded(workdir))
         moment = time.monotonic() + random.uniform(0, seconds)
         while_saving = random.random() < 0.5
         if sum(phases.values()) >= count:
@@ -86,10 +87,9 @@ def kill(folder: Path, straight: Path, seconds: float, count: int) -> None:
             time.sleep(0.002)
         if process.poll() is None:
             time.sleep(random.uniform(0, 0.05))
-            saving, started = being_written(workdir), len(recorded(workdir)) > before
+            saving, started = being_written(workdir), b"\nstep " in log.read_bytes()[before:]
             process.kill()
             phases["saving" if saving else "training" if started else "start-up"] += process.wait() == -signal.SIGKILL
-            resumed += 1
         if process.returncode == 0:
             runs += 1
             wrong += not same(straight, workdir)
@@ -115,7 +115,7 @@ def stop(folder: Path, seconds: float, count: int) -> None:
         slowest = max(slowest, time.monotonic() - asked)
         done, saved = recorded(workdir), checkpoint.steps(workdir)
         lost = max(lost, (done[-1]["step"] if done else 0) - (saved[-1] if saved else 0))
-    print(f"stops: {count}; exit codes: {dict(codes)}; slowest {slowest:.1f} s; most steps lost: {lost}")
+    print(f"stops: {count}; exit codes: {dict(codes)}; slowest {slowest:.1f} s; most recorded steps lost: {lost}")
 
 
 def damage(folder: Path, straight: Path, count: int) -> None:
@@ -137,7 +137,7 @@ def damage(folder: Path, straight: Path, count: int) -> None:
                 content = content[: place if kind == "cut" else 0]
             elif kind == "insert":
                 content[place:place] = random.randbytes(random.randrange(1, 9))
-            for _ in range({"flip": 1, "flip many": 20}.get(kind, 0)):
+            for _ in range({"flip": 1, "flip many": 20}.get(kind, 0) if content else 0):
                 content[random.randrange(len(content))] ^= 1 << random.randrange(8)
             victim.write_bytes(content)
         try:

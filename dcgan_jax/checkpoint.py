@@ -7,6 +7,7 @@ tree is `step`, `generator/{params,batch_stats,opt_state}`,
 written, by process 0, so any number of devices and hosts can have written it, and any can read it.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -31,6 +32,12 @@ log = logging.getLogger("dcgan_jax")
 
 Tree = Any
 ITEMS = ("state", "meta")
+# Errors of the system that say nothing of what a file holds.
+CLOSED = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
+
+
+class Damaged(UserError):
+    """A checkpoint that is not what was written."""
 
 
 class Checkpoints:
@@ -43,6 +50,8 @@ class Checkpoints:
     def __init__(self, workdir: Path, *, keep: int, keep_best: int = 0, best_metric: str = "", best_is: str = "lowest"):
         self.directory = Path(workdir).absolute() / "checkpoints"
         self.directory.mkdir(parents=True, exist_ok=True)
+        for unfinished in self.directory.glob("*.orbax-checkpoint-tmp*"):  # of a save that was killed
+            shutil.rmtree(unfinished, ignore_errors=True)
         self._retention = _Retention(keep, keep_best if best_metric else 0, best_metric, best_is)
         if best_metric:
             self._retention.metrics |= {step: _metrics(self.directory / str(step)) for step in steps(workdir)}
@@ -77,7 +86,7 @@ class Checkpoints:
         try:
             future.result()
         except Exception as error:  # orbax and what it stands on raise anything on a full or broken disk
-            for unfinished in self.directory.glob(f"{step}.*tmp*"):  # its room may be what is missing
+            for unfinished in self.directory.glob("*.orbax-checkpoint-tmp*"):  # its room may be what is missing
                 shutil.rmtree(unfinished, ignore_errors=True)
             last = self.latest_step()
             kept = f"the checkpoint of step {last} is the last good one" if last else "there is no checkpoint yet"
@@ -110,13 +119,14 @@ class _Retention:
 
     def __init__(self, keep: int, keep_best: int, name: str, best_is: str):
         self.keep, self.keep_best, self.name, self.sign = keep, keep_best, name, -1 if best_is == "highest" else 1
-        self.metrics: dict[int, dict[str, float]] = {}
+        self.metrics: dict[int, dict[str, float] | None] = {}  # None where they could not be read
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
         found = [info.step for info in checkpoints]
-        judged = [step for step in found if self.name in self.metrics.get(step, {})]
-        best = sorted(judged, key=lambda step: self.sign * self.metrics[step][self.name])[: self.keep_best]
-        kept = {*found[-self.keep :], *best}
+        known = {step: metrics for step in found if (metrics := self.metrics.get(step, {})) is not None}
+        values = {step: self.sign * metrics[self.name] for step, metrics in known.items() if self.name in metrics}
+        best = sorted(values, key=lambda step: values[step])[: self.keep_best]
+        kept = {*found[-self.keep :], *best, *(set(found) - known.keys())}
         return [step in kept for step in found]
 
 
@@ -145,7 +155,7 @@ def read(workdir: str | Path, step: int | None = None) -> tuple[Tree, dict[str, 
     for newest in reversed(available):
         try:
             return _read(directory, newest)
-        except UserError as error:
+        except Damaged as error:
             log.warning("%s", error)
     raise UserError(
         f"checkpoint: all in {str(directory)!r} are damaged ({', '.join(map(str, available))}); bring one back from a "
@@ -177,7 +187,7 @@ def restore(workdir: str | Path, expected: GANState, step: int | None = None) ->
 
 
 def reached_preemption(step: int) -> bool:
-    """Whether the cloud has told JAX's preemption service that this job is to end; to be asked at every step."""
+    """Whether JAX's preemption service, where it is on, wants this job to stop; to be asked at every step."""
     return ocp.utils.reached_preemption(step)
 
 
@@ -219,7 +229,11 @@ def _read(directory: Path, step: int) -> tuple[Tree, dict[str, Any]]:
         if int(tree["step"]) != step:
             raise ValueError(f"it holds step {int(tree['step'])}")
     except Exception as error:  # orbax and what it stands on raise anything on a damaged file
-        raise UserError(
+        if getattr(error, "errno", None) in CLOSED or "PERMISSION_DENIED" in str(error):
+            raise UserError(
+                f"checkpoint: {str(place)!r} cannot be read ({_reason(error)}); mend that, and start again"
+            ) from error
+        raise Damaged(
             f"checkpoint: {str(place)!r} is damaged ({_reason(error)}); move that folder away to use the one before"
         ) from error
     return tree, meta
@@ -231,11 +245,12 @@ def _read_meta(place: Path) -> dict[str, Any]:
         return reader.restore(place / "meta", args=ocp.args.JsonRestore())
 
 
-def _metrics(place: Path) -> dict[str, float]:
+def _metrics(place: Path) -> dict[str, float] | None:
     try:
-        return dict(_read_meta(place)["metrics"])
-    except Exception:  # damaged, or older than metrics: not a candidate for the best
-        return {}
+        return dict(_read_meta(place).get("metrics", {}))
+    except Exception as error:
+        log.warning("checkpoint: %s stays: its metrics cannot be read (%s)", place, _reason(error))
+        return None
 
 
 def _hash(tree: Tree, meta: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -66,7 +67,8 @@ class Monitor:
             left = (self._num_steps - step) * self._batch_size / rate if rate else float("nan")
             text = "  ".join(f"{name} {value}" for name, value in shown.items())
             remaining = f"  {tqdm.format_interval(left)} left" if rate else ""
-            print(f"step {step}/{self._num_steps}  {text}{remaining}", file=sys.stderr, flush=True)
+            with suppress(OSError):  # a terminal that is gone is no reason to stop
+                print(f"step {step}/{self._num_steps}  {text}{remaining}", file=sys.stderr, flush=True)
 
     def sync(self) -> None:
         """Returns when all metrics are on disk: a checkpoint must not outlive the record of its steps."""

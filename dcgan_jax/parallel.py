@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from dcgan_jax.errors import UserError
+from dcgan_jax.errors import TrainingError, UserError
 
 log = logging.getLogger("dcgan_jax")
 
@@ -28,7 +28,8 @@ SIGNS: dict[str, Callable[[str], int]] = {
     "SLURM_STEP_NUM_TASKS": int,  # set by srun, not by sbatch or salloc
     "OMPI_COMM_WORLD_SIZE": int,  # Open MPI
     "PMI_SIZE": int,  # MPICH, Intel MPI
-    "TPU_WORKER_HOSTNAMES": lambda names: len(names.split(",")),  # TPU slices on Kubernetes
+    "TPU_PROCESS_ADDRESSES": lambda addresses: len(addresses.split(",")),  # TPU slices on Kubernetes
+    "TPU_WORKER_HOSTNAMES": lambda names: len(names.split(",")),
     "MEGASCALE_NUM_SLICES": int,  # several TPU slices
 }
 
@@ -46,9 +47,9 @@ def start(
     TPU slices, Slurm and Open MPI are recognised by `jax.distributed`; where nothing speaks of several processes, this
     is the only one, and nothing is done. timeout: seconds within which all must have come.
 
-    Raises UserError where the arguments do not fit together, or the environment speaks of several processes that cannot
-    be joined: a job never falls apart into single runs. Where not all processes come in time, the process ends with
-    code 1 and one line.
+    Raises UserError where the arguments do not fit together, or there may be other processes but nothing tells where,
+    and TrainingError where joining them fails: a job never falls apart into single runs. Where not all processes come
+    in time, the process ends with code 1 and one line.
     """
     given = {"--coordinator": coordinator, "--num_processes": num_processes, "--process_id": process_id}
     missing = [name for name, value in given.items() if value is None]
@@ -68,8 +69,7 @@ def start(
         "look into the logs of the others, or wait longer with --start_timeout\n"
     )
     with _deadline(timeout, failure):
-        if not _join(coordinator, num_processes, process_id, timeout):
-            return
+        _join(coordinator, num_processes, process_id, timeout)
         _check_processes(expected)
         # The first meeting of all in each kind of collective has a time limit of its own (30 s in gloo), so it is here.
         multihost_utils.process_allgather(np.zeros(1, np.int32))
@@ -106,8 +106,10 @@ def _on_tpu() -> bool:
     return os.path.exists("/dev/accel0") or os.path.exists("/dev/vfio/0")
 
 
-def _join(coordinator: str | None, num_processes: int | None, process_id: int | None, timeout: int) -> bool:
-    """Whether there was a job to join."""
+def _join(coordinator: str | None, num_processes: int | None, process_id: int | None, timeout: int) -> None:
+    service = "jax_enable_preemption_service"
+    if service.upper() not in os.environ and hasattr(jax.config, service):
+        jax.config.update(service, False)  # it would take SIGTERM from us, and leave it lying until the first step
     try:
         jax.distributed.initialize(
             coordinator,
@@ -119,14 +121,14 @@ def _join(coordinator: str | None, num_processes: int | None, process_id: int | 
             initialization_timeout=timeout + 60,
             heartbeat_timeout_seconds=HEARTBEAT,
         )
-    except (ValueError, RuntimeError, OSError) as error:
-        if _expected_processes() == 1 and not coordinator:
-            return False  # a single TPU machine
+    except ValueError as error:
         raise UserError(
-            f"--coordinator: the environment speaks of several processes, but joining them failed ({error}); pass "
-            "--coordinator, --num_processes and --process_id, or --num_processes=1 for a run of its own"
+            f"--coordinator: missing; there may be other processes, but nothing tells where ({error}); pass it with "
+            "--num_processes and --process_id, or --num_processes=1 for a run of its own"
         ) from error
-    return True
+    except (RuntimeError, OSError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise TrainingError(f"joining the other processes failed ({reason[:200]}); start all of them again") from error
 
 
 def _check_processes(expected: int) -> None:

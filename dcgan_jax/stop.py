@@ -40,14 +40,7 @@ class StopRequests:
             threading.Thread(target=self._watch, args=(read,), name="stop requests", daemon=True).start()
             # The C part of a handler writes the signal's number here the moment that it comes.
             signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-        self.listen()
-
-    def listen(self) -> None:
-        """Takes the signals over: again, where a library has taken them meanwhile."""
-        if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:
-                handler = signal.signal(number, self._note)
-                self._previous.setdefault(number, handler)
+        self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
 
     def hold(self) -> None:
         """From here on there is something to save: requests wait until the loop has seen `name`."""
@@ -80,5 +73,7 @@ class StopRequests:
 
 
 def _leave(text: str, code: int) -> None:
-    os.write(sys.stderr.fileno(), (text + "\n").encode())
-    os._exit(code)
+    try:
+        os.write(sys.stderr.fileno(), (text + "\n").encode())
+    finally:  # nobody may be reading any more
+        os._exit(code)

@@ -60,13 +60,12 @@ def _train(config: ConfigDict, workdir: str | Path, requests: StopRequests | Non
         parallel.check_batch_size(config.batch_size, synchronised=config.sync_batch_norm)
     check_equal(_settings(config))
     with ExitStack() as stack:
-        claimed = Claim(None, None, None)
-        with agreeing():
-            if jax.process_index() == 0:
-                workdir = writable_path(workdir, "--workdir")
-                claimed = claim(workdir, config, wait)
-                if claimed.lock:
-                    stack.enter_context(claimed.lock)
+        nothing = Claim(None, None, None)
+        first = jax.process_index() == 0
+        claimed = all_do(lambda: claim(writable_path(workdir, "--workdir"), config, wait) if first else nothing)
+        workdir = Path(workdir).expanduser()
+        if claimed.lock:
+            stack.enter_context(claimed.lock)
         start, state = _shared_start(config, claimed.state)
         if state is not None and start >= config.num_steps:
             log.info("nothing to do: %s is at step %d of %d", workdir, start, config.num_steps)
@@ -77,8 +76,9 @@ def _train(config: ConfigDict, workdir: str | Path, requests: StopRequests | Non
         with agreeing():
             if claimed.card:
                 root = Path(config.data.prepared).expanduser()
-                check_data(image_set.card, claimed.card, Path(workdir), root)
+                check_data(image_set.card, claimed.card, workdir, root)
             placement = _placement(config, image_set)
+        check_equal({"config.data.placement": placement})
         if state is None:
             state = broadcast(jax.device_get(states.create(config)))
         # Up to here nothing was written.
@@ -89,9 +89,9 @@ def _train(config: ConfigDict, workdir: str | Path, requests: StopRequests | Non
             _devices(),
             placement,
         )
-        with _telling_of_a_lost_folder(Path(workdir)), ExitStack() as writing:
+        with _telling_of_a_lost_folder(workdir), ExitStack() as writing:
             with agreeing():
-                run = _Run(config, Path(workdir), image_set, start, placement, claimed.lock)
+                run = _Run(config, workdir, image_set, start, placement, claimed.lock)
                 writing.enter_context(closing(run))
             return run.train(state, requests or writing.enter_context(closing(StopRequests())))
 
@@ -123,6 +123,8 @@ def _telling_of_a_lost_folder(workdir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if jax.process_index() > 0:
+            raise
         available = checkpoint.steps(workdir)
         kept = f"the checkpoint of step {available[-1]} is the last good one" if available else "there is no checkpoint"
         raise TrainingError(
@@ -183,23 +185,26 @@ class _Run:
         self.placement = placement
         self.waited = 0.0  # seconds for data, since the last line of metrics
         self.stopping = False  # whether all processes have agreed to stop
-        # Process 0 alone writes.
-        self.lock: TextIO | None = None
+        self.opened = ExitStack()
         self.checkpoints: checkpoint.Checkpoints | None = None
         self.monitor: Monitor | None = None
-        if jax.process_index() == 0:
-            self.lock = held or take(workdir)
-            if checkpoint.steps(workdir) and not start:
-                raise UserError(f"workdir: another process has trained in {str(workdir)!r} meanwhile; start again")
-            checkpoint.set_aside(workdir, newer_than=start)
-            self.checkpoints = checkpoint.Checkpoints(
-                workdir,
-                keep=config.keep,
-                keep_best=config.keep_best,
-                best_metric=config.best_metric,
-                best_is=config.best_is,
-            )
-            self.monitor = Monitor(workdir, config, start_step=start)
+        if jax.process_index() == 0:  # it alone writes
+            with ExitStack() as opened:
+                opened.enter_context(held or take(workdir))
+                if checkpoint.steps(workdir) and not start:
+                    raise UserError(f"workdir: another process has trained in {str(workdir)!r} meanwhile; start again")
+                checkpoint.set_aside(workdir, newer_than=start)
+                self.checkpoints = checkpoint.Checkpoints(
+                    workdir,
+                    keep=config.keep,
+                    keep_best=config.keep_best,
+                    best_metric=config.best_metric,
+                    best_is=config.best_is,
+                )
+                opened.enter_context(closing(self.checkpoints))
+                self.monitor = Monitor(workdir, config, start_step=start)
+                opened.enter_context(closing(self.monitor))
+                self.opened = opened.pop_all()
         self.batches = data.Batches(
             image_set,
             config.batch_size,
@@ -214,17 +219,13 @@ class _Run:
         }
 
     def close(self) -> None:
-        if self.checkpoints:
-            self.checkpoints.close()
-        if self.monitor:
-            self.monitor.close()
-        if self.lock:
-            self.lock.close()
+        self.opened.close()
 
     def train(self, host_state: GANState, requests: StopRequests) -> GANState:
+        calibrated = self._calibrated(host_state)  # compiled before there is anything to save in a hurry
         if self.start == 0:
             self._show_reals()
-            self._sample(0, self._calibrated(host_state))
+            self._sample(0, calibrated)
         host_state = self._loop(host_state, requests)
         if self.checkpoints:
             self.checkpoints.wait()
@@ -328,8 +329,8 @@ class _Run:
 
     def _diverged(self, step: int, what: str) -> NoReturn:
         kept = "process 0 tells which checkpoint is the last good one"
+        all_do(lambda: self.checkpoints.wait() if self.checkpoints else None)
         if self.checkpoints:
-            self.checkpoints.wait()
             last = self.checkpoints.latest_step()
             kept = f"the checkpoint of step {last} is the last good one" if last else "there is no checkpoint yet"
         raise TrainingError(

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from dcgan_jax import checkpoint, data, lock
 from dcgan_jax import config as configuration
 from dcgan_jax import state as states
-from dcgan_jax.errors import UserError, writable_path
+from dcgan_jax.errors import TrainingError, UserError, writable_path
 from dcgan_jax.monitor import last_recorded_step
 from dcgan_jax.state import GANState
 
@@ -62,18 +62,26 @@ def claim(workdir: Path, config: ConfigDict, wait: float) -> Claim:
 def take(workdir: Path, wait: float = 0) -> TextIO:
     """A file whose lock this process holds until it is closed or the process ends, however it ends.
 
-    Raises UserError where another process holds it for longer than `wait` seconds: two runs in one folder would write
-    over each other.
+    Raises UserError where another process holds it, TrainingError where it does so for longer than `wait` seconds: two
+    runs in one folder would write over each other.
     """
+    try:
+        return _take(workdir, wait)
+    except OSError as error:
+        raise UserError(f"workdir: {str(workdir)!r} cannot be locked ({error}); pass another --workdir") from error
+
+
+def _take(workdir: Path, wait: float) -> TextIO:
     workdir.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait
     told = False
     while (held := lock.acquire(workdir / ".lock", wait=False)) is None:
         if time.monotonic() >= deadline:
-            raise UserError(
-                f"workdir: another process is training in {str(workdir)!r}; wait for it (--wait), or pass another "
-                "--workdir"
+            text = (
+                f"workdir: another process is training in {str(workdir)!r}; wait for it (--wait), or pass another one"
             )
+            # After a wait it is no slip of the hand: the host of a run that died may still hold its lock.
+            raise TrainingError(text) if wait else UserError(text)
         if not told:
             log.info("another process is training in %s; waiting for it to end, up to %g s", workdir, wait)
         told = True

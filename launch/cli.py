@@ -3,7 +3,10 @@
 import logging
 import os
 import sys
+import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from absl import flags
@@ -38,6 +41,9 @@ def run(main: Callable[[], int | None], usage: str, *, check: Callable[[list[str
         _leave(error, FAILURE)
     except KeyboardInterrupt:
         _leave(KeyboardInterrupt("interrupted"), INTERRUPTED)
+    except Exception:
+        traceback.print_exc()
+        leave(FAILURE)
 
 
 def _hush_what_is_unfinished() -> None:
@@ -66,7 +72,10 @@ def leave(code: int) -> NoReturn:
     """Ends the process; one of several ends without waiting, as it otherwise would, for the others to end too."""
     jax = sys.modules.get("jax")
     if jax and jax.distributed.is_initialized():
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        if jax.process_index() == 0:
+            time.sleep(2)  # its end is the end of the others, who may have the same to tell
         os._exit(code)
     sys.exit(code)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU slice: creates or reuses it, installs this checkout on all workers, trains, streams the log,
+# Trains on a Cloud TPU slice: creates or reuses it, installs the last commit of this checkout on all workers, trains, streams the log,
 # starts again after a preemption, and deletes the slice that it created.
 set -euo pipefail
 
@@ -13,7 +13,8 @@ which is mounted on all workers.
   --name=NAME        of the slice, and of the folder BUCKET/NAME in which the run is kept
   --zone=ZONE        such as us-central2-b
   --type=TYPE        such as v4-32
-  --bucket=BUCKET    a bucket of Cloud Storage in the same region, best one with a hierarchical namespace
+  --bucket=BUCKET    a bucket of Cloud Storage in the same region, with a hierarchical namespace: only there does a
+                     checkpoint appear under its name at once and whole
   --project=PROJECT  the one of gcloud's settings by default
   --version=VERSION  of the TPU's software; tpu-ubuntu2204-base by default
   --queued           ask for the slice by a queued resource, and wait for it
@@ -71,6 +72,8 @@ $dry_run || [[ -z $(git status --porcelain) ]] || echo "what is not committed is
 where=(--zone="$zone")
 [[ -z $project ]] || where+=(--project="$project")
 created=false
+log=$name.log
+! $dry_run || log=/dev/null
 
 run() {
   if $dry_run; then
@@ -84,12 +87,19 @@ run() {
 
 tpu() { run gcloud compute tpus tpu-vm "$@" "${where[@]}"; }
 
+# READY, another word of Google's, or MISSING. Whatever else goes wrong must not look as if there were no slice.
 state() {
+  local told
   if $dry_run; then
     echo MISSING
-    return
+  elif told=$(gcloud compute tpus tpu-vm describe "$name" "${where[@]}" --format='value(state)' 2>&1); then
+    echo "$told"
+  elif [[ $told == *NOT_FOUND* || $told == *"not found"* ]]; then
+    echo MISSING
+  else
+    echo "$told" >&2
+    return 1
   fi
-  gcloud compute tpus tpu-vm describe "$name" "${where[@]}" --format='value(state)' 2> /dev/null || echo MISSING
 }
 
 delete() {
@@ -103,15 +113,16 @@ delete() {
 create() {
   local options=(--accelerator-type="$type") queue
   ! $spot || options+=(--spot)
-  created=true
   if ! $queued; then
-    tpu create "$name" "${options[@]}" --version="$version"
+    tpu create "$name" "${options[@]}" --version="$version" || return 1
+    created=true
     return
   fi
   run gcloud compute tpus queued-resources create "$name" "${where[@]}" --node-id="$name" "${options[@]}" \
-    --runtime-version="$version"
+    --runtime-version="$version" || return 1
+  created=true
   until $dry_run || [[ $(state) == READY ]]; do
-    queue=$(gcloud compute tpus queued-resources describe "$name" "${where[@]}" --format='value(state.state)')
+    queue=$(gcloud compute tpus queued-resources describe "$name" "${where[@]}" --format='value(state.state)') || return 1
     echo "in the queue for $name: $queue"
     [[ $queue != FAILED && $queue != SUSPENDED ]] || return 1
     sleep 60
@@ -120,10 +131,16 @@ create() {
 
 install() {
   local archive=${TMPDIR:-/tmp}/$name.tar.gz
+  # A process that an earlier connection left behind holds the TPU: it is asked to save, and then killed.
   # The TPU's own Python is older than JAX wants; uv brings one.
   run git archive --format=tar.gz --prefix=dcgan_jax/ --output="$archive" HEAD &&
     tpu scp "$archive" "$name:dcgan_jax.tar.gz" --worker=all &&
     tpu ssh "$name" --worker=all --command="set -e
+      if old=\$(cat train.pid 2> /dev/null) && kill -TERM \$old 2> /dev/null; then
+        sleep 30
+        kill -KILL \$old 2> /dev/null || true
+      fi
+      rm -f train.pid exit_code
       tar -xzf dcgan_jax.tar.gz && cd dcgan_jax
       python3 -m pip install --quiet --user uv
       ~/.local/bin/uv venv --quiet --python 3.12 --clear .venv
@@ -135,20 +152,19 @@ install() {
 train() {
   local flags
   flags=$(printf ' %q' "$@")
-  # A process that an earlier connection left behind holds the TPU: it is asked to save, and then killed.
   tpu ssh "$name" --worker=all --command="cd dcgan_jax
-    if old=\$(cat ../train.pid 2> /dev/null) && kill -TERM \$old 2> /dev/null; then sleep 30; kill -KILL \$old; fi
     .venv/bin/python launch/train.py$flags --workdir=\$HOME/bucket/$name --wait=180 \\
       --config.data.prepared=\$HOME/bucket/prepared &
     echo \$! > ../train.pid
     wait \$!
-    echo \$? > ../exit_code" 2>&1 | tee -a "$name.log" || true
+    echo \$? > ../exit_code
+    rm ../train.pid" 2>&1 | tee -a "$log" || true
   if $dry_run; then
     code=0
     return
   fi
-  code=$(gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker=0 \
-    --command='cat exit_code; rm -f exit_code train.pid') || code=lost
+  # Not there where the connection broke, or the slice is gone.
+  code=$(gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker=0 --command='cat exit_code') || code=lost
 }
 
 # shellcheck disable=SC2329 # by the trap
@@ -156,7 +172,7 @@ finish() {
   if $created && ! $keep; then
     delete || echo "error: $name could not be deleted, and costs" >&2
   elif ! $dry_run; then
-    echo "$name is left running, and costs"
+    echo "$name is left as it is; while it runs, it costs"
   fi
 }
 
@@ -164,20 +180,28 @@ trap finish EXIT
 code=lost
 for ((attempt = 0; attempt <= retries; attempt++)); do
   ((attempt == 0)) || sleep 30
-  found=$(state)
-  if [[ $found != READY ]]; then
-    # Preempted, broken, or a place in the queue that is left of an earlier attempt.
-    [[ $found == MISSING ]] && { ((attempt == 0)) || ! $queued; } || delete || true
-    create || continue
-  fi
+  found=$(state) || die "the state of $name cannot be told; mend that, and start again"
+  case $found in
+    READY) ;;
+    MISSING)
+      # Its place in the queue outlives a slice that was preempted.
+      if $created && $queued; then delete || true; fi
+      create || continue
+      ;;
+    *)
+      $created || die "$name is $found, and was not created here; start it, delete it, or pass another --name"
+      delete || true # preempted, or broken
+      create || continue
+      ;;
+  esac
   if install; then
     train "$@"
     case $code in
       0) exit 0 ;;
-      2) die "a mistake in the flags or the data, told in $name.log; not started again" ;;
+      2) die "a mistake in the flags or the data, told in $log; not started again" ;;
     esac
   fi
   echo "training ended with $code; starting again ($((attempt + 1)) of $retries)" >&2
 done
-echo "error: gave up after $retries more starts; see $name.log" >&2
+echo "error: gave up after $retries more starts; see $log" >&2
 exit 1

@@ -5,6 +5,8 @@ Without --workdir the run is in runs/NAME. The same command again resumes. dcgan
 Several processes, on one machine or many, train together: launch/README.md says how to start them.
 """
 
+import logging
+
 from dcgan_jax.stop import STOPPED, Preempted, StopRequests
 
 # Before the imports that take a second: a scheduler may change its mind at any moment.
@@ -24,11 +26,10 @@ def main() -> int:
 
     config, name = configuration.given()
     processes.start()
-    REQUESTS.listen()  # JAX's own service has taken SIGTERM over
     try:
         train(config, WORKDIR.value or f"runs/{name}", requests=REQUESTS, wait=WAIT.value)
     except Preempted as stop:
-        print(stop)
+        logging.getLogger("dcgan_jax").warning("%s", stop)
         return STOPPED
     return 0
 

@@ -160,31 +160,69 @@ def test_slurm_queues_a_job_again_that_may_go_on(tmp_path, code, state, restarts
 GCLOUD = """
 next() { head -n 1 "$0.$1"; sed -i 1d "$0.$1"; }
 case "$*" in
-  *"tpu-vm describe"*) next states ;;
+  *"tpu-vm describe"*)
+    state=$(next states)
+    [[ $state == [A-Z]* ]] && echo "$state" || { echo "ERROR: $state" >&2; exit 1; } ;;
+  *"resources describe"*) next queue ;;
+  *"tpu-vm create"* | *"resources create"*) exit "$(next creates)" ;;
   *"cat exit_code"*) next codes ;;
 esac
 """
-POD_RUNS = {  # states found, codes of training, code of the script, slices created, deleted
-    "at once": (["", "READY"], ["0"], 0, 1, 1),
+POD_RUNS = {  # states found (small letters are errors), codes of training, code of the script, slices created, deleted
+    "at once": (["not found"], ["0"], 0, 1, 1),
     "reused": (["READY"], ["0"], 0, 0, 0),
-    "preempted": (["", "PREEMPTED", "READY"], ["75", "1", "0"], 0, 2, 2),
-    "a mistake": ([""], ["2"], 2, 1, 1),
-    "hopeless": (["", "READY", "READY"], ["1", "1", "1"], 1, 1, 1),
+    "preempted": (["not found", "PREEMPTED", "READY"], ["75", "1", "0"], 0, 2, 2),
+    "a mistake": (["not found"], ["2"], 2, 1, 1),
+    "hopeless": (["not found", "READY", "READY"], ["1", "", "1"], 1, 1, 1),
+    "unknown": (["expired credentials"], [], 2, 0, 0),
+    "someone else's": (["STOPPED"], [], 2, 0, 0),
 }
+
+
+def pod(folder, states, codes, *options, queue=(), creates=()):
+    """Runs the script with a gcloud that answers as it is told to."""
+    path = stubs(folder / "bin", gcloud=GCLOUD, sleep="")
+    answers = {"states": states, "codes": codes, "queue": queue, "creates": creates or ["0"] * 9}
+    for kind, values in answers.items():
+        (folder / "bin" / f"gcloud.{kind}").write_text("".join(value + "\n" for value in values))
+    command = [ROOT / TPU_POD[0], *TPU_POD[1:], "--retries=2", *options, "--", *FLAGS]
+    environment = os.environ | {"PATH": path, "TMPDIR": str(folder), "GIT_DIR": str(ROOT / ".git")}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    return done, (folder / "bin" / "calls").read_text()
 
 
 @pytest.mark.parametrize("name", POD_RUNS)
 def test_a_slice_is_created_reused_and_deleted(tmp_path, name):
     states, codes, ends_with, created, deleted = POD_RUNS[name]
-    path = stubs(tmp_path / "bin", gcloud=GCLOUD, sleep="")
-    for kind, values in (("states", states), ("codes", codes)):
-        (tmp_path / "bin" / f"gcloud.{kind}").write_text("".join((value or "MISSING") + "\n" for value in values))
-    script = ROOT / TPU_POD[0]
-    command = [script, *TPU_POD[1:], "--retries=2", "--", *FLAGS]
-    environment = os.environ | {"PATH": path, "TMPDIR": str(tmp_path), "GIT_DIR": str(ROOT / ".git")}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
-    calls = (tmp_path / "bin" / "calls").read_text()
+    done, calls = pod(tmp_path, states, codes)
     assert done.returncode == ends_with, done.stderr
     assert calls.count("tpu-vm create") == created, calls
     assert calls.count("tpu-vm delete") == deleted, calls
     assert calls.count("launch/train.py") == len(codes)
+
+
+def test_a_slice_that_could_not_be_created_is_not_deleted(tmp_path):
+    done, calls = pod(tmp_path, ["not found"] * 3, [], creates=["1"] * 3)
+    assert done.returncode == 1
+    assert calls.count("tpu-vm create") == 3
+    assert "delete" not in calls
+
+
+def test_a_place_in_the_queue_is_waited_for_and_given_back(tmp_path):
+    states = ["not found", "not found", "READY", "not found", "READY"]
+    done, calls = pod(tmp_path, states, ["75", "0"], "--queued", queue=["PROVISIONING"])
+    assert done.returncode == 0, done.stderr
+    assert calls.count("queued-resources create") == calls.count("queued-resources delete") == 2
+    assert calls.count("queued-resources describe") == 1
+
+
+def test_a_queue_that_fails_is_given_up(tmp_path):
+    done, calls = pod(tmp_path, ["not found"] * 9, [], "--queued", queue=["FAILED"] * 3)
+    assert done.returncode == 1
+    assert calls.count("queued-resources create") == calls.count("queued-resources delete") == 3
+
+
+def test_a_dry_run_leaves_nothing_behind(tmp_path):
+    command = [ROOT / TPU_POD[0], *DRY_RUNS["tpu_pod"][1:]]
+    subprocess.run(command, cwd=tmp_path, env=os.environ | {"TMPDIR": str(tmp_path)}, check=True, capture_output=True)
+    assert list(tmp_path.iterdir()) == []
