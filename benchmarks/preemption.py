@@ -12,6 +12,7 @@ resizes: a run in float64 that is stopped or killed and goes on, each time on an
 
 import argparse
 import json
+import logging
 import os
 import random
 import shutil
@@ -120,6 +121,7 @@ def stop(folder: Path, seconds: float, count: int) -> None:
 
 def damage(folder: Path, straight: Path, count: int) -> None:
     workdir = folder / "damaged"
+    logging.disable()  # a line for each
     found: Counter = Counter()
     whole = {step: checkpoint.read(straight, step)[0] for step in checkpoint.steps(straight)[-2:]}
     for _ in range(count):

@@ -8,11 +8,13 @@ written, by process 0, so any number of devices and hosts can have written it, a
 """
 
 import errno
+import functools
 import hashlib
 import json
 import logging
 import platform
 import shutil
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
@@ -50,6 +52,7 @@ class Checkpoints:
     def __init__(self, workdir: Path, *, keep: int, keep_best: int = 0, best_metric: str = "", best_is: str = "lowest"):
         self.directory = Path(workdir).absolute() / "checkpoints"
         self.directory.mkdir(parents=True, exist_ok=True)
+        _hush_what_is_half_done()
         for unfinished in self.directory.glob("*.orbax-checkpoint-tmp*"):  # of a save that was killed
             shutil.rmtree(unfinished, ignore_errors=True)
         self._retention = _Retention(keep, keep_best if best_metric else 0, best_metric, best_is)
@@ -214,6 +217,7 @@ def _finished(directory: Path) -> list[int]:
 
 def _read(directory: Path, step: int) -> tuple[Tree, dict[str, Any]]:
     place = directory / str(step)
+    _hush_what_is_half_done()
     try:
         # Without a manager, which would tidy up the folder: a run may be training in it.
         handler = ocp.StandardCheckpointHandler(multiprocessing_options=_alone())
@@ -237,6 +241,21 @@ def _read(directory: Path, step: int) -> tuple[Tree, dict[str, Any]]:
             f"checkpoint: {str(place)!r} is damaged ({_reason(error)}); move that folder away to use the one before"
         ) from error
     return tree, meta
+
+
+@functools.cache
+def _hush_what_is_half_done() -> None:
+    """Where one array cannot be read or written, orbax leaves the others half done, and hundreds of tracebacks of
+    theirs would bury the one line that tells of it.
+    """
+    logging.getLogger("asyncio").addFilter(lambda record: "never retrieved" not in record.getMessage())
+    hook = sys.unraisablehook
+
+    def hushed(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    sys.unraisablehook = hushed
 
 
 def _read_meta(place: Path) -> dict[str, Any]:

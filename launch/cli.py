@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from absl import flags
 
@@ -23,7 +23,6 @@ def run(main: Callable[[], int | None], usage: str, *, check: Callable[[list[str
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("dcgan_jax").setLevel(logging.INFO)
-    _hush_what_is_unfinished()
     if {"-h", "--help"} & set(sys.argv[1:]):
         shared = [name for name in ("configuration", "processes") if name in sys.modules]
         print(usage, flags.FLAGS.main_module_help(), *map(flags.FLAGS.module_help, shared), sep="\n")
@@ -44,20 +43,6 @@ def run(main: Callable[[], int | None], usage: str, *, check: Callable[[list[str
     except Exception:
         traceback.print_exc()
         leave(FAILURE)
-
-
-def _hush_what_is_unfinished() -> None:
-    """Where one array cannot be read or written, orbax leaves the others half done, and each would print a traceback
-    beside the one line that tells of it.
-    """
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    hook = sys.unraisablehook
-
-    def hushed(unraisable: Any) -> None:
-        if "Event loop is closed" not in str(unraisable.exc_value):
-            hook(unraisable)
-
-    sys.unraisablehook = hushed
 
 
 def _leave(error: BaseException, code: int) -> NoReturn:
