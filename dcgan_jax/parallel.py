@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 import jax
@@ -103,7 +104,8 @@ def _expected_processes() -> int:
 
 
 def _on_tpu() -> bool:
-    return os.path.exists("/dev/accel0") or os.path.exists("/dev/vfio/0")
+    devices = any(map(os.path.exists, ("/dev/accel0", "/dev/vfio/0")))
+    return devices and find_spec("libtpu") is not None and os.environ.get("JAX_PLATFORMS") != "cpu"
 
 
 def _join(coordinator: str | None, num_processes: int | None, process_id: int | None, timeout: int) -> None:
