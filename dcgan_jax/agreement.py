@@ -66,6 +66,21 @@ def all_do(work: Callable[[], T]) -> T:
         return future.result()
 
 
+@contextmanager
+def telling_of_lost_processes() -> Iterator[None]:
+    """Raises TrainingError, one line, where a step fails on several processes: most often one is gone."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1:
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise TrainingError(
+            f"process {jax.process_index()}: the other processes are gone, or a step failed ({reason[:200]}); the same "
+            "command, on all of them, resumes"
+        ) from error
+
+
 def check_equal(settings: dict[str, Any]) -> None:
     """Raises UserError, on all processes, that names each setting whose values (JSON) differ between them."""
     told = [json.loads(text) for text in gather(json.dumps(settings))]

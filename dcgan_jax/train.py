@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -18,13 +18,13 @@ from ml_collections import ConfigDict
 from dcgan_jax import checkpoint, data, parallel, steps
 from dcgan_jax import config as configuration
 from dcgan_jax import state as states
-from dcgan_jax.agreement import agreeing, all_do, broadcast, check_equal
+from dcgan_jax.agreement import agreeing, all_do, broadcast, check_equal, telling_of_lost_processes
 from dcgan_jax.errors import TrainingError, UserError, writable_path
 from dcgan_jax.inference import TrainedGAN
 from dcgan_jax.monitor import Monitor
 from dcgan_jax.state import GANState
 from dcgan_jax.stop import Preempted, StopRequests
-from dcgan_jax.workdir import Claim, check_data, claim, take
+from dcgan_jax.workdir import Claim, check_data, claim, take, telling_of_a_lost_folder
 
 log = logging.getLogger("dcgan_jax")
 
@@ -46,7 +46,7 @@ def train(
     cannot be written to any more, and Preempted after SIGTERM or SIGINT, with everything saved. On several processes,
     what one of them raises before training, all raise.
     """
-    with _telling_of_lost_processes():
+    with telling_of_lost_processes():
         return _train(config, workdir, requests, wait)
 
 
@@ -89,7 +89,7 @@ def _train(config: ConfigDict, workdir: str | Path, requests: StopRequests | Non
             _devices(),
             placement,
         )
-        with _telling_of_a_lost_folder(workdir), ExitStack() as writing:
+        with telling_of_a_lost_folder(workdir), ExitStack() as writing:
             with agreeing():
                 run = _Run(config, workdir, image_set, start, placement, claimed.lock)
                 writing.enter_context(closing(run))
@@ -102,35 +102,6 @@ def _settings(config: ConfigDict) -> dict[str, Any]:
     for name in ("config.data.path", "config.data.prepared"):
         del settings[name]
     return settings | {f"versions.{name}": value for name, value in checkpoint.versions().items()}
-
-
-@contextmanager
-def _telling_of_lost_processes() -> Iterator[None]:
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if jax.process_count() == 1:
-            raise
-        reason = str(error).strip().splitlines()[0]
-        raise TrainingError(
-            f"process {jax.process_index()}: the other processes are gone, or a step failed ({reason[:200]}); the same "
-            "command, on all of them, resumes"
-        ) from error
-
-
-@contextmanager
-def _telling_of_a_lost_folder(workdir: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if jax.process_index() > 0:
-            raise
-        available = checkpoint.steps(workdir)
-        kept = f"the checkpoint of step {available[-1]} is the last good one" if available else "there is no checkpoint"
-        raise TrainingError(
-            f"workdir: {str(workdir)!r} cannot be written to any more ({error}); {kept}. Make room, or make the folder "
-            "writable again; then the same command resumes"
-        ) from error
 
 
 def _shared_start(config: ConfigDict, found: GANState | None) -> tuple[int, GANState | None]:

@@ -6,9 +6,12 @@ Only process 0 looks at it: the others are told.
 import json
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+import jax
 from ml_collections import ConfigDict
 
 from dcgan_jax import checkpoint, data, lock
@@ -87,6 +90,22 @@ def _take(workdir: Path, wait: float) -> TextIO:
         told = True
         time.sleep(0.2)
     return held
+
+
+@contextmanager
+def telling_of_a_lost_folder(workdir: Path) -> Iterator[None]:
+    """Raises TrainingError, with the last good checkpoint, where the block cannot write any more."""
+    try:
+        yield
+    except OSError as error:
+        if jax.process_index() > 0:
+            raise
+        available = checkpoint.steps(workdir)
+        kept = f"the checkpoint of step {available[-1]} is the last good one" if available else "there is no checkpoint"
+        raise TrainingError(
+            f"workdir: {str(workdir)!r} cannot be written to any more ({error}); {kept}. Make room, or make the folder "
+            "writable again; then the same command resumes"
+        ) from error
 
 
 def check_data(found: dict[str, Any], expected: dict[str, Any], workdir: Path, root: Path) -> None:
