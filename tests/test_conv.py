@@ -8,7 +8,9 @@ import pytest
 from dcgan_jax import conv as convolutions
 
 SHAPES = [(5, 2), (4, 2), (3, 1), (3, 2), (5, 1), (6, 3)]  # (kernel, stride)
-parametrize = pytest.mark.parametrize(("kernel_size", "stride"), SHAPES)
+FEW, ENOUGH = (3, 4), (16, 17)  # channels: a CPU uses Winograd's form where there are enough and the stride is 2
+CASES = [(*shape, FEW) for shape in SHAPES] + [(size, 2, ENOUGH) for size in (3, 4, 5, 6)]
+parametrize = pytest.mark.parametrize(("kernel_size", "stride", "channels"), CASES)
 
 
 @pytest.fixture(autouse=True)
@@ -43,17 +45,17 @@ def plain_transpose(maps, kernel, stride):
     return canvas[:, pad : pad + height * stride, pad : pad + width * stride]
 
 
-def arrays(kernel_size, stride):
+def arrays(kernel_size, stride, channels, side=(4, 3), dtype=None):
     keys = jax.random.split(jax.random.key(0), 3)
-    images = jax.random.normal(keys[0], (2, 4 * stride, 3 * stride, 3))
-    kernel = jax.random.normal(keys[1], (kernel_size, kernel_size, 3, 4))
-    maps = jax.random.normal(keys[2], (2, 4, 3, 4))
+    images = jax.random.normal(keys[0], (2, side[0] * stride, side[1] * stride, channels[0]), dtype)
+    kernel = jax.random.normal(keys[1], (kernel_size, kernel_size, *channels), dtype)
+    maps = jax.random.normal(keys[2], (2, *side, channels[1]), dtype)
     return images, kernel, maps
 
 
 @parametrize
-def test_values_equal_the_definition(kernel_size, stride):
-    images, kernel, maps = arrays(kernel_size, stride)
+def test_values_equal_the_definition(kernel_size, stride, channels):
+    images, kernel, maps = arrays(kernel_size, stride, channels)
     np.testing.assert_allclose(convolutions.conv(images, kernel, stride), plain(images, kernel, stride), atol=1e-12)
     np.testing.assert_allclose(
         convolutions.conv_transpose(maps, kernel, stride), plain_transpose(maps, kernel, stride), atol=1e-12
@@ -61,8 +63,8 @@ def test_values_equal_the_definition(kernel_size, stride):
 
 
 @parametrize
-def test_conv_transpose_is_the_adjoint(kernel_size, stride):
-    images, kernel, maps = arrays(kernel_size, stride)
+def test_conv_transpose_is_the_adjoint(kernel_size, stride, channels):
+    images, kernel, maps = arrays(kernel_size, stride, channels)
     forwards = jnp.vdot(convolutions.conv(images, kernel, stride), maps)
     backwards = jnp.vdot(images, convolutions.conv_transpose(maps, kernel, stride))
     np.testing.assert_allclose(forwards, backwards, rtol=1e-12)
@@ -70,8 +72,8 @@ def test_conv_transpose_is_the_adjoint(kernel_size, stride):
 
 @parametrize
 @pytest.mark.parametrize("transpose", [False, True])
-def test_gradients_equal_those_of_the_definition(kernel_size, stride, transpose):
-    images, kernel, maps = arrays(kernel_size, stride)
+def test_gradients_equal_those_of_the_definition(kernel_size, stride, channels, transpose):
+    images, kernel, maps = arrays(kernel_size, stride, channels)
     ours, definition = (convolutions.conv_transpose, plain_transpose) if transpose else (convolutions.conv, plain)
     x = maps if transpose else images
 
@@ -83,13 +85,13 @@ def test_gradients_equal_those_of_the_definition(kernel_size, stride, transpose)
         jax.jit(jax.grad(loss(definition), (0, 1)))(x, kernel),
         strict=True,
     ):
-        np.testing.assert_allclose(ours_, theirs, atol=1e-11)
+        np.testing.assert_allclose(ours_, theirs, atol=1e-11, rtol=1e-11)
 
 
 @parametrize
 @pytest.mark.parametrize("transpose", [False, True])
-def test_second_derivatives_equal_those_of_the_definition(kernel_size, stride, transpose):
-    images, kernel, maps = arrays(kernel_size, stride)
+def test_second_derivatives_equal_those_of_the_definition(kernel_size, stride, channels, transpose):
+    images, kernel, maps = arrays(kernel_size, stride, channels)
     ours, definition = (convolutions.conv_transpose, plain_transpose) if transpose else (convolutions.conv, plain)
     x = maps if transpose else images
 
@@ -111,3 +113,41 @@ def test_second_derivatives_equal_those_of_the_definition(kernel_size, stride, t
 def test_padding_is_that_of_the_papers_code():
     # 5x5 with stride 2 pads 2 on each side; XLA's 'SAME' pads 1 before and 2 behind.
     assert [convolutions.padding(*shape) for shape in [(5, 2), (4, 2), (3, 1), (3, 2)]] == [2, 1, 1, 1]
+
+
+FORMULATIONS = {
+    "conv": (convolutions._plain_conv, convolutions.conv),
+    "conv_transpose": (convolutions._plain_conv_transpose, convolutions.conv_transpose),
+    "kernel_gradient": (convolutions._plain_kernel_gradient, convolutions._kernel_gradient),
+}
+
+
+@pytest.mark.parametrize("name", FORMULATIONS)
+@pytest.mark.parametrize("channels", [(3, 64), (64, 96)], ids=str)
+@pytest.mark.parametrize("kernel_size", [3, 4, 5, 6])
+def test_float32_is_as_exact_as_xlas_own(kernel_size, channels, name):
+    images, kernel, maps = arrays(kernel_size, 2, channels, side=(8, 10), dtype=jnp.float32)
+    plain, ours = FORMULATIONS[name]
+    arguments = {"conv": (images, kernel, 2), "conv_transpose": (maps, kernel, 2)}
+    arguments = arguments.get(name, (images, maps, 2, kernel_size))
+    expected = plain(*arguments)
+    assert jnp.abs(ours(*arguments) - expected).max() <= 1e-5 * jnp.abs(expected).max()
+
+
+def test_winograd_is_what_a_cpu_runs():
+    # Two products on each axis less than XLA's four taps twice: 9 matrix products and no convolution.
+    images, kernel, _ = arrays(4, 2, (16, 17))
+    program = jax.jit(lambda x, k: convolutions.conv(x, k, 2)).lower(images, kernel).as_text()
+    assert "convolution" not in program
+    assert program.count("dot_general") == 9
+
+
+def test_half_precision_is_summed_in_single():
+    images, kernel, maps = arrays(5, 2, (16, 17), side=(4, 4), dtype=jnp.bfloat16)
+    for found, exact in (
+        (convolutions.conv(images, kernel, 2), plain(*(x.astype(float) for x in (images, kernel)), 2)),
+        (convolutions.conv_transpose(maps, kernel, 2), plain_transpose(*(x.astype(float) for x in (maps, kernel)), 2)),
+    ):
+        assert found.dtype == jnp.bfloat16
+        # Each value is the exact one, rounded once: to 8 bits, half of the last.
+        np.testing.assert_allclose(found.astype(float), exact, rtol=2**-8, atol=1e-4)
