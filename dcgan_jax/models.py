@@ -37,7 +37,10 @@ class BatchNorm(nn.Module):
 
     In training these are the batch's own, over all devices where `axis_name` names their axis, and the running
     statistics (collection 'batch_stats') move towards them. Otherwise the running statistics serve, so that an output
-    depends on its own input alone. Statistics are computed and kept in float32 whatever the input's type.
+    depends on its input alone. Statistics are computed and kept in float32 whatever the input's type.
+
+    A batch that holds `groups` equal parts, one behind the other, is normalised as that many batches would be; the
+    running statistics move towards the mean of theirs.
     """
 
     epsilon: float
@@ -46,35 +49,40 @@ class BatchNorm(nn.Module):
     axis_name: str | None
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool) -> Array:
+    def __call__(self, x: Array, *, train: bool, groups: int = 1) -> Array:
         features, dtype = x.shape[-1:], jnp.promote_types(x.dtype, jnp.float32)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, dtype)
         running_var = self.variable("batch_stats", "var", jnp.ones, features, dtype)
+        y = x.astype(dtype).reshape(groups, -1, *x.shape[1:])
         if train:
-            mean, var = self._statistics(x.astype(dtype))
+            mean, var = self._statistics(y)
             if not self.is_initializing():
-                running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
-                running_var.value = self.momentum * running_var.value + (1 - self.momentum) * var
+                running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * jnp.mean(mean, 0)
+                running_var.value = self.momentum * running_var.value + (1 - self.momentum) * jnp.mean(var, 0)
+            mean, var = (values.reshape(groups, *(1,) * (y.ndim - 2), *features) for values in (mean, var))
         else:
             mean, var = running_mean.value, running_var.value
-        y = (x.astype(dtype) - mean) * jax.lax.rsqrt(var + self.epsilon)
+        y = (y - mean) * jax.lax.rsqrt(var + self.epsilon)
         if self.affine:
             gain = self.param("scale", gain_init, features, dtype)
             y = y * gain + self.param("bias", nn.initializers.zeros, features, dtype)
-        return y.astype(x.dtype)
+        return y.astype(x.dtype).reshape(x.shape)
 
     def _statistics(self, x: Array) -> tuple[Array, Array]:
-        axes = tuple(range(x.ndim - 1))
-        synchronised = self.axis_name is not None and not self.is_initializing()
-
-        def average(values: Array) -> Array:
-            mean = jnp.mean(values, axes)
-            return jax.lax.pmean(mean, self.axis_name) if synchronised else mean
-
+        """Mean and variance [groups, F] of x [groups, B, ..., F]."""
+        axes = tuple(range(1, x.ndim - 1))
+        mean = jnp.mean(x, axes, keepdims=True)
         # In two passes: the mean of squares less the square of the mean loses all digits of a small variance, which
         # an epsilon of 1e-8 does not hide.
-        mean = average(x)
-        return mean, average(jnp.square(x - mean))
+        var = jnp.mean(jnp.square(x - mean), axes)
+        mean = jnp.mean(mean, axes)
+        if self.axis_name is not None and not self.is_initializing():
+            # One meeting of the devices for both: the variance of all is the mean of each one's own and of the
+            # squares by which their means differ from the mean of all.
+            means, variances = jnp.moveaxis(jax.lax.all_gather(jnp.stack([mean, var]), self.axis_name), 1, 0)
+            mean = jnp.mean(means, 0)
+            var = jnp.mean(variances + jnp.square(means - mean), 0)
+        return mean, var
 
 
 class Conv(nn.Module):
@@ -182,21 +190,22 @@ class Discriminator(Network):
 
     images [B, H, W, C] in [-1, 1], labels int [B] where there are classes -> logits float32 [B].
     The activations of its convolutions are sown as 'intermediates' under the names map_0, map_1, ...
+    `groups`: in training, how many equal parts of the batch have batch statistics of their own (see `BatchNorm`).
     """
 
     @nn.compact
-    def __call__(self, images: Array, labels: Array | None = None, *, train: bool = False) -> Array:
+    def __call__(self, images: Array, labels: Array | None = None, *, train: bool = False, groups: int = 1) -> Array:
         x = (images if self.output == "tanh" else (images + 1) / 2).astype(self.dtype)
         for i, (features, stride) in enumerate(zip(self.features, self.strides, strict=True)):
             x = Conv(features, self.kernel_size, stride, name=f"conv_{i}")(self._join(x, labels))
-            x = self._norm(f"norm_{i}")(x, train=train) if i > 0 else x
+            x = self._norm(f"norm_{i}")(x, train=train, groups=groups) if i > 0 else x
             x = nn.leaky_relu(x, LEAK)
             self.sow("intermediates", f"map_{i}", x)
 
         x = x.reshape(x.shape[0], -1)
         for i, units in enumerate(self.dense):
             x = self._dense(units, f"dense_{i}")(self._join(x, labels))
-            x = nn.leaky_relu(self._norm(f"dense_norm_{i}")(x, train=train), LEAK)
+            x = nn.leaky_relu(self._norm(f"dense_norm_{i}")(x, train=train, groups=groups), LEAK)
         logits = self._dense(1, "logit")(self._join(x, labels))[:, 0]
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
