@@ -82,8 +82,7 @@ def measure(program: str, caches: Path, **values: object) -> dict[str, float]:
     done = subprocess.run(
         [sys.executable, "-c", "\n".join([*head, program])],
         env=environment | {"XDG_CACHE_HOME": str(caches)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
     )
     if done.returncode:
