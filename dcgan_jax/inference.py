@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from dcgan_jax import checkpoint, latent, models
+from dcgan_jax import checkpoint, compilation, latent, models
 from dcgan_jax.config import default_config, validate
 from dcgan_jax.errors import UserError
 
@@ -166,8 +166,11 @@ def to_uint8(images: Array | np.ndarray) -> np.ndarray:
 def load(workdir: str | Path, step: int | None = None) -> TrainedGAN:
     """The GAN of a run, from its newest checkpoint or that of `step`; one CPU suffices, whatever trained it.
 
+    What it compiles is kept for the next time (`compilation.remember`).
+
     Raises UserError where there is no such run or step.
     """
+    compilation.remember()
     tree, meta = checkpoint.read(workdir, step)
     config = default_config()
     try:

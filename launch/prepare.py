@@ -35,8 +35,10 @@ def main() -> None:
     verified = ", verified" if VERIFY.value else ""
     print(f"{path}: {len(image_set.images)} images of {image_set.images.shape[1:]}{verified}")
     if DEDUPLICATE.value:
+        from dcgan_jax import compilation
         from dcgan_jax.data import duplicates  # with JAX, which takes a second to import
 
+        compilation.remember()
         path = duplicates.deduplicate(path, config.seed)
         count, height, width, channels = data.open_set(path).images.shape
         print(f"{path}: {count} images without near-duplicates; train on them with")
