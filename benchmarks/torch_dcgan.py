@@ -12,8 +12,6 @@ generator's update, and bfloat16 is torch.autocast. A moving average is kept whe
 lacks: labels, hidden dense layers, and one gain a unit behind the projection (gains are a feature's).
 """
 
-import copy
-
 import measure
 import numpy as np
 import torch
@@ -23,12 +21,14 @@ from torch import nn
 from dcgan_jax.config import layers
 from dcgan_jax.conv import padding
 
+# Both networks in several modes are many versions of the same code; past a limit PyTorch would run them uncompiled.
+torch._dynamo.config.recompile_limit = 100
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 MODES = ("eager", "channels_last", "compiled", "compiled_last", *(["cuda_graphs"] if DEVICE == "cuda" else []))
 
 
 def set_precision(name: str) -> None:
-    """float32 products by the name in `measure.PRECISIONS`, the same for PyTorch as for JAX; a CPU has only one kind."""
+    """float32 products by the name in `measure.PRECISIONS`, as for JAX; a CPU has only one kind."""
     _, products, convolutions = measure.PRECISIONS[name]
     torch.backends.cudnn.benchmark = True
     if DEVICE == "cuda":
@@ -44,7 +44,7 @@ def generator(config: ConfigDict) -> nn.Module:
     parts = [nn.Linear(config.latent_dim, int(np.prod(first)), bias=False), nn.Unflatten(1, first)]
     parts += [_norm(config, first[0]), nn.ReLU(True)]
     widths = [*features[::-1], config.channels]
-    for before, after, stride in zip(widths, widths[1:], strides[::-1], strict=False):
+    for before, after, stride in zip(widths[:-1], widths[1:], strides[::-1], strict=True):
         pad = padding(config.kernel_size, stride)
         left_over = 2 * pad + stride - config.kernel_size
         parts.append(nn.ConvTranspose2d(before, after, config.kernel_size, stride, pad, left_over, bias=False))
@@ -97,7 +97,6 @@ def synchronize() -> None:
 
 def training(config: ConfigDict, mode: str) -> measure.Run:
     """Training steps on one batch of uint8 images that is on the device. Raises whatever PyTorch does on first use."""
-    torch._dynamo.reset()
     torch.manual_seed(0)
     made, generate = _prepared(generator(config), mode)
     judge, discriminate = _prepared(discriminator(config), mode)
@@ -152,10 +151,8 @@ def training(config: ConfigDict, mode: str) -> measure.Run:
 
 def sampling(config: ConfigDict, mode: str, count: int, chunk: int) -> measure.Run:
     """Makes `count` images in chunks, uint8 on the host, as `dcgan_jax.TrainedGAN.sample` does."""
-    torch._dynamo.reset()
     torch.manual_seed(0)
-    made, generate = _prepared(copy.deepcopy(generator(config)).eval(), mode)
-    made.eval()
+    _, generate = _prepared(generator(config).eval(), mode)
 
     def run(calls: int) -> None:
         for _ in range(calls):
