@@ -2,6 +2,8 @@
 
 Times of one machine in one run are compared, and nothing else: what is compared runs in turns (A B A B ...), and a
 ratio is the median of the ratios of neighbours, so that whatever slows the machine for a while slows both.
+
+    python benchmarks/measure.py FILE ...       prints the records that --json left, as one table
 """
 
 import argparse
@@ -11,6 +13,7 @@ import os
 import platform
 import runpy
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from importlib.metadata import version
@@ -158,6 +161,8 @@ def record(options: argparse.Namespace, rows: list[Row], **more: Any) -> None:
     device = jax.devices()[0]
     known = [name for name in ("jax", "jaxlib", "flax", "torch") if importlib.util.find_spec(name)]
     line = {
+        # PyTorch's threads spin while they wait: on cores that others use it is slower by far than alone.
+        "load": os.getloadavg()[0],
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in known},
@@ -168,3 +173,16 @@ def record(options: argparse.Namespace, rows: list[Row], **more: Any) -> None:
     options.json.parent.mkdir(parents=True, exist_ok=True)
     with options.json.open("a") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def main() -> None:
+    """Prints what the files of records named on the command line hold, as one table."""
+    rows = []
+    for line in (line for name in sys.argv[1:] for line in Path(name).read_text().splitlines()):
+        known = json.loads(line)
+        rows += [known.get("network", {}) | row for row in known["rows"]]
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

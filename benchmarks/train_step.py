@@ -132,7 +132,10 @@ def main() -> None:
     profile = kinds_of_work(runs[next(iter(steps_of))]) if options.profile else []
     if profile:
         print(measure.table(profile))
-    measure.record(options, finished, peak=peak, against_the_fastest=summary, profile=profile, seconds=times)
+    network = {"config": options.config, "batch": config.batch_size, "dtype": config.dtype}
+    measure.record(
+        options, finished, network=network, peak=peak, against_the_fastest=summary, profile=profile, seconds=times
+    )
 
 
 def _row(row: measure.Row, times: dict, ours: list[str], batch_size: int, work: int, peak: float) -> measure.Row:

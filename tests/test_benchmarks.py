@@ -1,6 +1,10 @@
 """What the benchmarks count and print; no test asserts a time."""
 
+import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +17,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import flops
 import measure
+import scaling
 
 # XLA also counts what is done to each number on its own (batch norm, activations, Adam), 2 to 10% in networks this
 # narrow. Fewer than 16 features a layer: wider ones may run by algorithms that take fewer operations.
@@ -44,3 +49,45 @@ def test_a_ratio_is_the_median_of_pairs():
 def test_a_table_has_a_column_for_each_field():
     lines = measure.table([{"name": "one", "rate": 1234.5}, {"name": "another", "failed": "no"}]).splitlines()
     assert [line.split() for line in lines] == [["name", "rate", "failed"], ["one", "1234"], ["another", "no"]]
+
+
+def benchmark(*command, **environment):
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"XLA_FLAGS": ""} | environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_collectives_are_read_out_of_a_program():
+    text = """
+      %all-reduce.1 = (f32[3,4]{1,0}, bf16[5]{0}) all-reduce(%a, %b), channel_id=1
+      %all-gather-start = f32[8]{0} all-gather-start(%c)
+      %all-gather-done = f32[8]{0} all-gather-done(%all-gather-start)
+      %all-reduce.2 = f32[] all-reduce(%all-reduce.1)
+    """
+    assert scaling.collectives(text) == {"all-reduce": [58, 4], "all-gather": [32]}
+
+
+def test_the_ring_of_two_sends_every_byte_once_each_way():
+    assert scaling.ring_seconds([100, 50], devices=2, bandwidth=10.0, latency=1.0) == 2 * 2 + 150 / 10
+
+
+def test_the_gpu_script_in_small(tmp_path):
+    done = benchmark("benchmarks/gpu.sh", "--dry", "cifar10-64-bfloat16", OUT=str(tmp_path), PYTHON=sys.executable)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = (tmp_path / "gpu.jsonl").read_text().splitlines()
+    record = json.loads(line)
+    measured = {row["who"] for row in record["rows"] if "images/s" in row}
+    assert {"ours", "ours, 2 steps a call"} <= measured
+    assert record["versions"]["jax"] == jax.__version__
+    assert "kind" in done.stdout, "no profile"
+
+
+def test_the_gpu_script_refuses_a_row_that_it_does_not_know():
+    done = benchmark("benchmarks/gpu.sh", "--dry", "mnist-64")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "found 'mnist-64'" in done.stderr
+
+
+def test_shellcheck_finds_nothing():
+    done = benchmark(Path(sys.executable).parent / "shellcheck", "benchmarks/gpu.sh")
+    assert done.returncode == 0, done.stdout
