@@ -19,12 +19,12 @@ export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 
 rows=(lsun-128-float32 lsun-128-bfloat16 cifar10-64-float32 cifar10-64-bfloat16 lsun-512-bfloat16 lsun-2048-bfloat16
   lsun-512-float32 cifar10-512-bfloat16 lsun-2048-float32 cifar10-512-float32)
-options=(--steps_per_call=1,16 --repeats=7 --seconds=0.3)
+options=("--steps_per_call=1,16" --repeats=7 --seconds=0.3)
 modes=eager,channels_last,compiled_last
 if [ "${1:-}" = --dry ]; then
   shift
   rows=(lsun-128-float32 cifar10-64-bfloat16)
-  options=(--steps_per_call=1,2 --repeats=2 --seconds=0 --peak_size=128 --width=2 --image_size=8)
+  options=("--steps_per_call=1,2" --repeats=2 --seconds=0 --peak_size=128 --width=2 --image_size=8)
   modes=eager
   # PyTorch's threads spin while they wait, for minutes where other work has the cores.
   export JAX_PLATFORMS=cpu CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS=1
@@ -66,5 +66,5 @@ for row in "${rows[@]}"; do
 done
 
 [ ! -s "$out/gpu.jsonl" ] || "$python" benchmarks/measure.py "$out/gpu.jsonl"
-sed -n '/^kind /,$p' "$out/${rows[0]}.txt"
+[ ! -s "$out/${rows[0]}.txt" ] || sed -n '/^kind /,$p' "$out/${rows[0]}.txt"
 [ ${#undone[@]} -eq 0 ] || { echo "not measured, or not to the end: ${undone[*]}"; exit 1; }

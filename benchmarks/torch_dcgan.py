@@ -12,6 +12,7 @@ generator's update, and bfloat16 is torch.autocast. A moving average is kept whe
 lacks: labels, hidden dense layers, and one gain a unit behind the projection (gains are a feature's).
 """
 
+import jax
 import measure
 import numpy as np
 import torch
@@ -23,7 +24,8 @@ from dcgan_jax.conv import padding
 
 # Both networks in several modes are many versions of the same code; past a limit PyTorch would run them uncompiled.
 torch._dynamo.config.recompile_limit = 100
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# Where JAX has no GPU, a comparison with one would say nothing.
+DEVICE = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
 MODES = ("eager", "channels_last", "compiled", "compiled_last", *(["cuda_graphs"] if DEVICE == "cuda" else []))
 
 

@@ -91,3 +91,20 @@ def test_the_gpu_script_refuses_a_row_that_it_does_not_know():
 def test_shellcheck_finds_nothing():
     done = benchmark(Path(sys.executable).parent / "shellcheck", "benchmarks/gpu.sh")
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("kernel_size", [4, 5])
+def test_the_peer_is_the_same_network(tiny, kernel_size):
+    torch = pytest.importorskip("torch")
+    import torch_dcgan
+
+    config = tiny(kernel_size=kernel_size, channels=3, image_size=(16, 32))
+    ours = state.abstract(config)
+    for theirs, params in (
+        (torch_dcgan.generator(config), ours.generator.params),
+        (torch_dcgan.discriminator(config), ours.discriminator.params),
+    ):
+        assert sum(p.numel() for p in theirs.parameters()) == sum(leaf.size for leaf in jax.tree.leaves(params))
+    images = torch_dcgan.generator(config)(torch.zeros(2, config.latent_dim))
+    assert images.shape == (2, 3, 16, 32)
+    assert torch_dcgan.discriminator(config)(images).shape == (2, 1)
