@@ -1,0 +1,73 @@
+"""Images made a second, against PyTorch: python benchmarks/sampling.py [--config=...] [--count=10000] [--peer=torch]
+
+From random weights, which take as long as trained ones: `TrainedGAN.sample` (z drawn, uint8 images on the host), and
+`TrainedGAN.generate` (z given, float32 images on the host), in chunks of 64. The peer is PyTorch's generator
+(benchmarks/torch_dcgan.py), in eval mode without gradients, in chunks of 64 and of --chunk, in turns with ours.
+"""
+
+import statistics
+from functools import partial
+
+import flops
+import measure
+import numpy as np
+from flax import serialization
+
+from dcgan_jax import inference, state
+
+
+def main() -> None:
+    parser = measure.parser(__doc__, "configs/celeba.py:torch")
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--peer", choices=["torch"])
+    parser.add_argument("--modes", default="eager,channels_last,compiled_last", help="of the peer")
+    parser.add_argument("--chunk", type=int, default=512, help="of the peer, besides 64")
+    options = parser.parse_args()
+    config = measure.configuration(options)
+    print(f"{measure.title(config, options)}, {options.count} images", flush=True)
+
+    gan = inference.TrainedGAN(config, serialization.to_state_dict(state.create(config)))
+    z = np.random.default_rng(0).standard_normal((options.count, config.latent_dim), np.float32)
+    runs = {
+        "ours, sample": repeated(partial(gan.sample, options.count)),
+        "ours, generate": repeated(partial(gan.generate, z)),
+    }
+    rows = []
+    if options.peer:
+        import torch_dcgan
+
+        torch_dcgan.set_precision(options.precision)
+        for mode in options.modes.split(","):
+            for chunk in dict.fromkeys((inference.CHUNK, options.chunk)):
+                name = f"torch {mode}, {chunk}"
+                try:
+                    run = torch_dcgan.sampling(config, mode, options.count, chunk)
+                    run(1)
+                    runs[name] = run
+                except Exception as error:  # whatever PyTorch raises: the others are still worth comparing
+                    rows.append(
+                        {"who": name, "failed": f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"}
+                    )
+    times = measure.in_turns(runs, options.repeats, 0.0)
+    work = flops.generator_forward(config) * options.count
+    for name, column in times.items():
+        seconds = statistics.median(column)
+        ratio = measure.ratio(column, times["ours, sample"])
+        row = {"who": name, "seconds": seconds, "images/s": options.count / seconds, "GFLOP/s": work / seconds / 1e9}
+        rows.append(row | {"ours, sample is": ratio})
+    print(measure.table(rows))
+    measure.record(options, rows, seconds=times)
+
+
+def repeated(make) -> measure.Run:
+    """A run of a function that returns numpy arrays, and so has waited for them."""
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            make()
+
+    return run
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""What the benchmarks count and print; no test asserts a time."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from conftest import ROOT
+
+from dcgan_jax import state, steps
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import flops
+import measure
+import scaling
+
+# XLA also counts what is done to each number on its own (batch norm, activations, Adam), 2 to 10% in networks this
+# narrow. Fewer than 16 features a layer: wider ones may run by algorithms that take fewer operations.
+ELEMENTWISE = 0.15
+NETWORKS = {
+    "4x4": {},
+    "5x5": dict(kernel_size=5, fresh_z=True),
+    "labels and dense": dict(features=(9, 12), kernel_size=5, num_classes=3, dense=(11, 12)),
+    "oblong, strides 1 and 2": dict(image_size=(32, 16), kernel_size=3, features=(14, 15, 15), strides=(1, 2, 2)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_operations_counted_by_hand_are_those_that_xla_counts(tiny, name):
+    config = tiny(**dict(channels=3, features=(14, 15), latent_dim=50, batch_size=64) | NETWORKS[name])
+    batch = {"images": jax.ShapeDtypeStruct((config.batch_size, *config.image_size, config.channels), jnp.uint8)}
+    if config.num_classes:
+        batch["labels"] = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
+    step = jax.jit(steps.make_train_step(config)).lower(state.abstract(config), batch).compile()
+    ratio = step.cost_analysis()["flops"] / (config.batch_size * flops.train_step(config, inside=True))
+    assert 1 <= ratio <= 1 + ELEMENTWISE
+
+
+def test_a_ratio_is_the_median_of_pairs():
+    # Medians of each column would say 1: the machine was slow for a while.
+    assert measure.ratio([2.0, 20.0, 4.0], [1.0, 10.0, 4.0]) == 2
+
+
+def test_a_table_has_a_column_for_each_field():
+    lines = measure.table([{"name": "one", "rate": 1234.5}, {"name": "another", "failed": "no"}]).splitlines()
+    assert [line.split() for line in lines] == [["name", "rate", "failed"], ["one", "1234"], ["another", "no"]]
+
+
+def benchmark(*command, **environment):
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"XLA_FLAGS": ""} | environment, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_collectives_are_read_out_of_a_program():
+    text = """
+      %all-reduce.1 = (f32[3,4]{1,0}, bf16[5]{0}) all-reduce(%a, %b), channel_id=1
+      %all-gather-start = f32[8]{0} all-gather-start(%c)
+      %all-gather-done = f32[8]{0} all-gather-done(%all-gather-start)
+      %all-reduce.2 = f32[] all-reduce(%all-reduce.1)
+    """
+    assert scaling.collectives(text) == {"all-reduce": [58, 4], "all-gather": [32]}
+
+
+def test_the_ring_of_two_sends_every_byte_once_each_way():
+    assert scaling.ring_seconds([100, 50], devices=2, bandwidth=10.0, latency=1.0) == 2 * 2 + 150 / 10
+
+
+def test_the_gpu_script_in_small(tmp_path):
+    done = benchmark("benchmarks/gpu.sh", "--dry", "cifar10-64-bfloat16", OUT=str(tmp_path), PYTHON=sys.executable)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = (tmp_path / "gpu.jsonl").read_text().splitlines()
+    record = json.loads(line)
+    measured = {row["who"] for row in record["rows"] if "images/s" in row}
+    assert {"ours", "ours, 2 steps a call"} <= measured
+    assert record["versions"]["jax"] == jax.__version__
+    assert "kind" in done.stdout, "no profile"
+
+
+def test_the_gpu_script_refuses_a_row_that_it_does_not_know():
+    done = benchmark("benchmarks/gpu.sh", "--dry", "mnist-64")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "found 'mnist-64'" in done.stderr
+
+
+def test_shellcheck_finds_nothing():
+    done = benchmark(Path(sys.executable).parent / "shellcheck", "benchmarks/gpu.sh")
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("kernel_size", [4, 5])
+def test_the_peer_is_the_same_network(tiny, kernel_size):
+    torch = pytest.importorskip("torch")
+    import torch_dcgan
+
+    config = tiny(kernel_size=kernel_size, channels=3, image_size=(16, 32))
+    ours = state.abstract(config)
+    for theirs, params in (
+        (torch_dcgan.generator(config), ours.generator.params),
+        (torch_dcgan.discriminator(config), ours.discriminator.params),
+    ):
+        assert sum(p.numel() for p in theirs.parameters()) == sum(leaf.size for leaf in jax.tree.leaves(params))
+    images = torch_dcgan.generator(config)(torch.zeros(2, config.latent_dim))
+    assert images.shape == (2, 3, 16, 32)
+    assert torch_dcgan.discriminator(config)(images).shape == (2, 1)
