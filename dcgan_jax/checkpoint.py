@@ -189,9 +189,13 @@ def restore(workdir: str | Path, expected: GANState, step: int | None = None) ->
     return serialization.from_state_dict(expected, tree), meta
 
 
-def reached_preemption(step: int) -> bool:
-    """Whether JAX's preemption service, where it is on, wants this job to stop; to be asked at every step."""
-    return ocp.utils.reached_preemption(step)
+def reached_preemption(call: int) -> bool:
+    """Whether JAX's preemption service, where it is on, wants this job to stop; to be asked at every call of a step.
+
+    call: 1, 2, 3 and so on. The processes agree on the number after the largest that one of them has reached, and the
+    answer is yes at that number alone: with gaps it might never come.
+    """
+    return ocp.utils.reached_preemption(call)
 
 
 def versions() -> dict[str, str]:

@@ -157,6 +157,16 @@ def from_device(
     return step
 
 
+def several(step: Callable) -> Callable:
+    """Steps in one call: the last argument, and what is measured, have a leading axis with an entry a step."""
+
+    def call(current: GANState, *arguments: Tree) -> tuple[GANState, Metrics]:
+        *constant, each = arguments
+        return jax.lax.scan(lambda current, inputs: step(current, *constant, inputs), current, each)
+
+    return call
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _batch_statistics(generator: models.Generator, variables: Tree, z: Array, labels: Array | None) -> Tree:
     # With a momentum of 0 the new running statistics are the batch's own.

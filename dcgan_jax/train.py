@@ -15,7 +15,7 @@ import numpy as np
 from flax import serialization
 from ml_collections import ConfigDict
 
-from dcgan_jax import checkpoint, data, parallel, steps
+from dcgan_jax import calls, checkpoint, data, parallel, steps
 from dcgan_jax import config as configuration
 from dcgan_jax import state as states
 from dcgan_jax.agreement import agreeing, all_do, broadcast, check_equal, telling_of_lost_processes
@@ -77,7 +77,7 @@ def _train(config: ConfigDict, workdir: str | Path, requests: StopRequests | Non
             if claimed.card:
                 root = Path(config.data.prepared).expanduser()
                 check_data(image_set.card, claimed.card, workdir, root)
-            placement = _placement(config, image_set)
+            placement = calls.placement(config, image_set)
         check_equal({"config.data.placement": placement})
         if state is None:
             state = broadcast(jax.device_get(states.create(config)))
@@ -127,19 +127,6 @@ def _devices() -> str:
     return f"{jax.device_count()} device(s) ({kind}), {jax.process_count()} process(es)"
 
 
-def _placement(config: ConfigDict, image_set: data.ImageSet) -> str:
-    """'host' or 'device': where the images are while training reads them."""
-    limit, size = parallel.device_memory(), image_set.images.nbytes
-    if config.data.placement == "device" and limit and size > limit:
-        raise UserError(
-            f"config.data.placement: found 'device' for {size / 1e9:.1f} GB of images, expected at most the device's "
-            f"{limit / 1e9:.1f} GB; pass --config.data.placement=host"
-        )
-    if config.data.placement == "auto":
-        return "device" if limit and size <= config.data.device_share * limit else "host"
-    return config.data.placement
-
-
 class _Run:
     """One run of the loop from step `start` on, with what it holds open."""
 
@@ -176,13 +163,6 @@ class _Run:
                 self.monitor = Monitor(workdir, config, start_step=start)
                 opened.enter_context(closing(self.monitor))
                 self.opened = opened.pop_all()
-        self.batches = data.Batches(
-            image_set,
-            config.batch_size,
-            config.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
         self.meta = {
             "config": json.loads(config.to_json()),
             "versions": checkpoint.versions(),
@@ -205,19 +185,19 @@ class _Run:
 
     def _loop(self, host_state: GANState, requests: StopRequests) -> GANState:
         config = self.config
-        train_step, arguments = self._step_and_arguments()
         votes = {asked: parallel.vote(asked) for asked in (False, True)}
         state = parallel.replicate(host_state)
-        pending: tuple[int, Any, Any] | None = None
-        for step, batch in enumerate(self._inputs(arguments), self.start + 1):
-            state, metrics, stop = train_step(state, votes[self._asked_to_stop(requests, step)], *batch)
-            # The metrics of the step before: its numbers are there by now, and the device never waits for us.
+        pending: tuple[range, Any, Any] | None = None
+        for number, (made, call, arguments) in enumerate(self._calls(), 1):
+            state, metrics, stop = call(state, votes[self._asked_to_stop(requests, number)], *arguments)
+            # The metrics of the call before: its numbers are there by now, and the device never waits for us.
             if pending:
                 self._report(*pending)
-            pending = (step, metrics, stop)
-            if step == self.start + 1:
+            pending = (made, metrics, stop)
+            if number == 1:
                 jax.block_until_ready(stop)
                 requests.hold()
+            step = made.stop
             last = step == config.num_steps
             stopping = self._should_stop(requests) and not last
             sampling = last or step % config.sample_every == 0
@@ -241,50 +221,44 @@ class _Run:
                 raise Preempted(f"stopped at step {step} on {asked}; the same command resumes")
         return host_state
 
-    def _asked_to_stop(self, requests: StopRequests, step: int) -> bool:
-        return requests.name is not None or (jax.process_count() > 1 and checkpoint.reached_preemption(step))
+    def _asked_to_stop(self, requests: StopRequests, call: int) -> bool:
+        return requests.name is not None or (jax.process_count() > 1 and checkpoint.reached_preemption(call))
 
     def _should_stop(self, requests: StopRequests) -> bool:
-        # Alone there is nobody to agree with. Otherwise the votes of an earlier step tell, alike on all processes.
+        # Alone there is nobody to agree with. Otherwise the votes of an earlier call tell, alike on all processes.
         return self.stopping or (jax.process_count() == 1 and requests.name is not None)
 
-    def _step_and_arguments(self) -> tuple[Callable, Callable[[int], tuple]]:
-        """The mapped step, and a function that puts its arguments after the vote, for a step, on the devices."""
-        train_step = steps.make_train_step(self.config, parallel.AXIS)
-        if self.placement == "host":
-            return parallel.map_step(parallel.voting(train_step)), lambda step: (
-                parallel.put(parallel.shard(self.batches(step))),
-            )
-        data_set = {"images": self.image_set.images, "labels": self.image_set.labels}
-        data_set = {name: array for name, array in data_set.items() if array is not None}
-        data_set = parallel.put(parallel.replicate(data_set))
-        return parallel.map_step(parallel.voting(steps.from_device(train_step))), lambda step: (
-            data_set,
-            parallel.put(parallel.shard(self.batches.indices(step))),
-        )
+    def _calls(self) -> Iterator[tuple[range, Callable, tuple]]:
+        """Each call in turn: from which step to which, the function, and the arguments that follow state and vote.
 
-    def _inputs(self, arguments: Callable[[int], tuple]) -> Iterator[tuple]:
-        """The arguments of each step in turn, made ahead of time; counts the seconds that the loop waits for them."""
-        with closing(data.ahead(arguments, range(self.start, self.config.num_steps))) as inputs:
+        They are made ahead of time; counts the seconds that the loop waits for them.
+        """
+        ready = calls.Calls(self.config, self.image_set, self.placement)
+        schedule = calls.schedule(self.start, self.config.num_steps, calls.steps_per_call(self.config))
+        with closing(data.ahead(lambda made: (made, *ready(made)), schedule)) as ahead:
             while True:
                 began = time.perf_counter()
-                batch = next(inputs, None)
+                call = next(ahead, None)
                 self.waited += time.perf_counter() - began
-                if batch is None:
+                if call is None:
                     return
-                yield batch
+                yield call
 
-    def _report(self, step: int, metrics: dict[str, jax.Array], stop: jax.Array) -> dict[str, float]:
-        """Writes down what a step came to, and returns it."""
-        values = {name: float(value) for name, value in parallel.first_replica(metrics).items()}
+    def _report(self, made: range, metrics: dict[str, jax.Array], stop: jax.Array) -> dict[str, float]:
+        """Writes down what the steps of a call came to, and returns it for the last one."""
         self.stopping |= bool(parallel.first_replica(stop))
-        if not all(map(math.isfinite, values.values())):
-            self._diverged(step, ", ".join(f"{name} is {value}" for name, value in sorted(values.items())))
+        columns = {name: np.atleast_1d(column) for name, column in parallel.first_replica(metrics).items()}
+        for row, step in enumerate(range(made.start + 1, made.stop + 1)):
+            values = {name: float(column[row]) for name, column in columns.items()}
+            if not all(map(math.isfinite, values.values())):
+                self._diverged(step, ", ".join(f"{name} is {value}" for name, value in sorted(values.items())))
+            if self.monitor:
+                self.monitor.advance()
         if not self.monitor:
             return values
-        self.monitor.advance()
+        # A call never goes beyond a step that is due for a line.
         logging_now = step % self.config.log_every == 0 or step == self.config.num_steps
-        if step == self.start + 1 and not logging_now:
+        if made.start == self.start and not logging_now:
             self.monitor.start_clock(step)
             self.waited = 0.0
         if logging_now:

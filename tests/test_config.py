@@ -41,6 +41,13 @@ def changed(**fields):
         ({"batch_size": True}, "a whole number"),
         ({"batch_size": 1}, "at least 2"),
         ({"num_steps": 0}, "at least 1"),
+        ({"steps_per_call": -1}, "config.steps_per_call: found -1, expected 0 or more"),
+        (
+            {"steps_per_call": 9, "log_every": 12, "sample_every": 18, "checkpoint_every": 36},
+            "config.steps_per_call: found 9, expected 0 or a number that divides log_every (12), sample_every (18), "
+            "checkpoint_every (36); try 6",
+        ),
+        ({"steps_per_call": 3, "log_every": 1}, "try 1"),
     ],
 )
 def test_mistakes_are_told_in_one_line(fields, told):
@@ -93,7 +100,10 @@ def test_layers_follow_from_the_size(size, width, features):
 
 
 def test_differences_name_what_a_resumed_run_may_not_change():
-    old, new = changed().to_dict(), changed(num_steps=7, keep=9, width=32, image_size=(32, 32)).to_dict()
+    old, new = (
+        changed().to_dict(),
+        changed(num_steps=7, keep=9, steps_per_call=5, width=32, image_size=(32, 32)).to_dict(),
+    )
     assert configuration.differences(old, new) == [
         "image_size: (64, 64) there, (32, 32) here",
         "width: 64 there, 32 here",

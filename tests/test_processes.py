@@ -20,8 +20,8 @@ EXACT = (*SMALL, "--config.dtype=float64", "--config.num_classes=10", "--config.
 EXACT = (*EXACT, "--config.checkpoint_every=1000", "--config.sample_every=1000")
 
 
-def train_exactly(workdir, steps, processes, devices):
-    arguments = (*EXACT, f"--config.num_steps={steps}", f"--workdir={workdir}")
+def train_exactly(workdir, steps, processes, devices, *more):
+    arguments = (*EXACT, f"--config.num_steps={steps}", f"--workdir={workdir}", *more)
     if processes == 1:
         done = launch("train", *arguments, devices=devices, JAX_ENABLE_X64="1")
         assert done.returncode == 0, done.stderr
@@ -30,11 +30,11 @@ def train_exactly(workdir, steps, processes, devices):
         assert job.wait() == [0] * processes, job.told()
 
 
-def assert_equal_runs(one, other):
+def assert_equal_runs(one, other, every=1):
     (one_tree, one_meta), (other_tree, other_meta) = checkpoint.read(one), checkpoint.read(other)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-8), one_tree, other_tree)
     assert one_meta["data"] == other_meta["data"]
-    for a, b in zip(*(lines(workdir) for workdir in (one, other)), strict=True):
+    for a, b in zip(lines(one)[every - 1 :: every], lines(other), strict=True):
         assert a["step"] == b["step"]
         assert a["d_loss"] == pytest.approx(b["d_loss"], abs=1e-8)
 
@@ -63,6 +63,13 @@ def test_a_run_goes_on_with_other_processes_and_devices(alone, tmp_path):
     assert_equal_runs(alone, tmp_path / "run")
 
 
+def test_processes_and_devices_may_make_several_steps_a_call(alone, tmp_path):
+    several = ("--config.log_every=5", "--config.steps_per_call=5")
+    train_exactly(tmp_path / "run", 5, 1, 1, *several)
+    train_exactly(tmp_path / "run", 10, 2, 2, *several)
+    assert_equal_runs(alone, tmp_path / "run", every=5)
+
+
 def wait_for_steps(job, workdir, count=5):
     deadline = time.monotonic() + 200
     while not (workdir / "metrics.jsonl").exists() or len(lines_so_far(workdir)) < count:
@@ -75,9 +82,11 @@ def lines_so_far(workdir):
     return (workdir / "metrics.jsonl").read_text().splitlines()
 
 
-def test_a_stop_request_to_one_process_stops_all_at_the_same_step(tmp_path):
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_stop_request_to_one_process_stops_all_at_the_same_step(tmp_path, count):
     workdir = tmp_path / "run"
-    with Job(tmp_path, 2, 2, *SMALL, "--config.num_steps=100000", f"--workdir={workdir}") as job:
+    flags = ("--config.num_steps=100000", f"--config.log_every={count}", f"--config.steps_per_call={count}")
+    with Job(tmp_path, 2, 2, *SMALL, *flags, f"--workdir={workdir}") as job:
         wait_for_steps(job, workdir)
         job.processes[1].send_signal(signal.SIGTERM)
         assert job.wait(60) == [75, 75], job.told()

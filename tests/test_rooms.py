@@ -14,7 +14,7 @@ LEVELS = [
     {"models", "latent", "data"},
     {"losses", "state"},
     {"steps", "parallel", "agreement", "checkpoint"},
-    {"monitor", "inference"},
+    {"monitor", "inference", "calls"},
     {"workdir"},
     {"train"},
 ]

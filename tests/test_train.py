@@ -223,6 +223,15 @@ def test_what_is_not_finite_stops_the_run_and_is_never_saved(tiny, tmp_path, mon
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("step", [4, 5, 6])
+def test_a_loss_that_is_not_finite_is_noticed_within_a_call(tiny, tmp_path, monkeypatch, step):
+    monkeypatch.setattr(steps, "make_train_step", poisoned(bad_loss, step))
+    config = tiny(num_steps=40, steps_per_call=3, log_every=3, sample_every=30, checkpoint_every=3)
+    with pytest.raises(TrainingError, match=rf"^step {step}: .*g_loss is nan.* of step 3 is the last good one"):
+        train.train(config, tmp_path / "run")
+    assert [line["step"] for line in lines(tmp_path / "run")] == [3]
+
+
 def test_a_failure_of_training_exits_with_1(tmp_path):
     done = launch("train", *SMALL, "--config.generator_lr=1e30", "--config.num_steps=9", f"--workdir={tmp_path}/run")
     assert done.returncode == 1

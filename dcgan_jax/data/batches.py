@@ -69,8 +69,8 @@ class Batches:
             mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def ahead(function: Callable[[int], Any], steps: Iterable[int], depth: int = 2) -> Generator[Any]:
-    """function(step) for each step in turn, computed up to `depth` steps ahead by a background thread.
+def ahead(function: Callable[[Any], Any], steps: Iterable[Any], depth: int = 2) -> Generator[Any]:
+    """function(step) for each step in turn, computed up to `depth` of them ahead by a background thread.
 
     What the function raises is raised here, at its turn.
     """
