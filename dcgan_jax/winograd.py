@@ -20,7 +20,7 @@ Shapes as in `dcgan_jax.conv`: images [B, H, W, I] with even sides, kernel [k, k
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -79,8 +79,8 @@ def _tiles(maps_shape: Sequence[int]) -> tuple[int, int]:
     return (maps_shape[1] + 1) // 2, (maps_shape[2] + 1) // 2
 
 
-def _sum(terms: Iterator[tuple[float, Callable[[], Array]]]) -> Array | None:
-    """The sum of coefficient * array() over the terms whose coefficient is not 0; None where there is none."""
+def _sum(terms: Iterable[tuple[float, Callable[[], Array]]]) -> Array:
+    """The sum of coefficient * array() over the terms, of which one has a coefficient that is not 0."""
     total = None
     for coefficient, array in terms:
         if coefficient == 0:
@@ -90,6 +90,7 @@ def _sum(terms: Iterator[tuple[float, Callable[[], Array]]]) -> Array | None:
             x = x * np.asarray(abs(coefficient), x.dtype)
         x = x if coefficient > 0 else -x
         total = x if total is None else total + x
+    assert total is not None
     return total
 
 
@@ -129,22 +130,25 @@ def _to_images(products: Products, kernel_size: int, pad: int, shape: tuple[int,
             # Pixel 4a + offset of the image is 4(a + ahead) + rest with its padding.
             ahead, rest = divmod(offset + pad, 4)
             cell, phase = divmod(rest, 2)
-            total = None
+            having = [i for i in range(r + 1) if phase < phases[i]]
+            total: Array | float = 0.0
             for c in range(cell, r + 1, 2):  # the same pixel is cell c of its own tile, and c + 2 of the one before
-                x = _sum((matrix[i, c], functools.partial(get, i, phase)) for i in range(r + 1) if phase < phases[i])
-                if x is not None:
-                    x = _shifted(x, ahead - c // 2, axis)
-                    total = x if total is None else total + x
+                if matrix[having, c].any():
+                    x = _sum((matrix[i, c], functools.partial(get, i, phase)) for i in having)
+                    total = total + _shifted(x, ahead - c // 2, axis)
             found.append(total)
         return jnp.stack(found, axis + 1)
 
     across = []
     for i, row in enumerate(products):
         row = [x.reshape(batch, rows, columns, phases[i], phases[j], channels) for j, x in enumerate(row)]
-        x = pixels(2, lambda j, phase, row=row: row[j][:, :, :, :, phase])
-        across.append(jnp.moveaxis(x, 4, 2))  # [B, rows, phases, columns, 4, I]
+        across.append(jnp.moveaxis(pixels(2, functools.partial(_phase, row)), 4, 2))  # [B, rows, phases, columns, 4, I]
     images = pixels(1, lambda i, phase: across[i][:, :, phase])
     return images.reshape(batch, 4 * rows, 4 * columns, channels)[:, :height, :width]
+
+
+def _phase(row: list[Array], j: int, phase: int) -> Array:
+    return row[j][:, :, :, :, phase]
 
 
 def _shifted(x: Array, by: int, axis: int) -> Array:
@@ -166,9 +170,12 @@ def _of_maps(maps: Array, kernel_size: int) -> Products:
     maps = jnp.pad(maps, ((0, 0), (0, 2 * rows - height), (0, 2 * columns - width), (0, 0)))
     maps = maps.reshape(batch, rows, 2, columns, 2, features)
 
+    def pixel(s: int, t: int) -> Array:
+        return maps[:, :, s, :, t]
+
     def product(a: np.ndarray, b: np.ndarray) -> Array:
         pairs = ((s, t) for s in range(2) for t in range(2))
-        return _sum((a[s] * b[t], lambda s=s, t=t: maps[:, :, s, :, t]) for s, t in pairs).reshape(-1, features)
+        return _sum((a[s] * b[t], functools.partial(pixel, s, t)) for s, t in pairs).reshape(-1, features)
 
     return [[product(a, b) for b in matrix] for a in matrix]
 
@@ -179,9 +186,12 @@ def _to_maps(products: Products, kernel_size: int, shape: tuple[int, int, int, i
     batch, height, width, features = shape
     rows, columns = _tiles(shape)
 
+    def entry(i: int, j: int) -> Array:
+        return products[i][j]
+
     def output(s: int, t: int) -> Array:
         pairs = ((i, j) for i in range(len(matrix)) for j in range(len(matrix)))
-        total = _sum((matrix[i, s] * matrix[j, t], lambda i=i, j=j: products[i][j]) for i, j in pairs)
+        total = _sum((matrix[i, s] * matrix[j, t], functools.partial(entry, i, j)) for i, j in pairs)
         return total.reshape(batch, rows, columns, features)
 
     maps = jnp.stack([jnp.stack([output(s, t) for t in range(2)], 3) for s in range(2)], 2)
@@ -195,12 +205,13 @@ def _of_kernel(kernel: Array) -> Products:
     missing = 2 * r - size
     kernel = jnp.pad(kernel, ((0, missing), (0, missing), (0, 0), (0, 0))).reshape(r, 2, r, 2, channels, features)
 
+    def taps(s: int, t: int, i: int, j: int) -> Array:
+        return kernel[s, : phases[i], t, : phases[j]]
+
     def product(i: int, j: int) -> Array:
         pairs = ((s, t) for s in range(r) for t in range(r))
-        taps = (
-            (matrix[i, s] * matrix[j, t], lambda s=s, t=t: kernel[s, : phases[i], t, : phases[j]]) for s, t in pairs
-        )
-        return _sum(taps).reshape(-1, features)
+        terms = ((matrix[i, s] * matrix[j, t], functools.partial(taps, s, t, i, j)) for s, t in pairs)
+        return _sum(terms).reshape(-1, features)
 
     return [[product(i, j) for j in range(r + 1)] for i in range(r + 1)]
 
@@ -214,9 +225,12 @@ def _to_kernel(products: Products, shape: tuple[int, int, int, int]) -> Array:
         for i, row in enumerate(products)
     ]
 
+    def entry(i: int, j: int, p: int, q: int) -> Array:
+        return split[i][j][p, q]
+
     def tap(y: int, x: int) -> Array:
         (s, p), (t, q) = divmod(y, 2), divmod(x, 2)
         pairs = ((i, j) for i in range(r + 1) for j in range(r + 1) if p < phases[i] and q < phases[j])
-        return _sum((matrix[i, s] * matrix[j, t], lambda i=i, j=j: split[i][j][p, q]) for i, j in pairs)
+        return _sum((matrix[i, s] * matrix[j, t], functools.partial(entry, i, j, p, q)) for i, j in pairs)
 
     return jnp.stack([jnp.stack([tap(y, x) for x in range(size)]) for y in range(size)])
