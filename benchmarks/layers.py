@@ -2,8 +2,8 @@
 
 The time of the forward pass, the input gradient and the weight gradient, the rate of the operations counted in
 benchmarks/flops.py, and its share of the device's peak. Beside the convolutions in use (`dcgan_jax.conv`), XLA's plain
-ones run in turns, where conv.py has both: how many times as fast the one in use is, and the largest difference of their
-results relative to the largest number in them. Batch norm and activations are not in here.
+ones run in turns: how many times as fast the one in use is, and the largest difference of their results relative to the
+largest number in them. Batch norm and activations are not in here.
 """
 
 import statistics
@@ -28,13 +28,6 @@ DENSE = {
 }
 
 
-def used_and_plain(name: str) -> list:
-    """The function of conv.py of this name and XLA's plain one, or the first alone."""
-    used = getattr(conv, {"kernel_gradient": "_kernel_gradient"}.get(name, name))
-    plain = getattr(conv, f"_plain_{name}", None)
-    return [used, plain] if plain else [used]
-
-
 def contenders(layer: flops.Layer, passed: str, arrays: tuple[Array, Array, Array]) -> tuple[dict, tuple]:
     """The compiled functions of one pass, and their arguments: of (images, kernel, maps), or of (x, kernel, y)."""
     outer, kernel, inner = arrays
@@ -43,8 +36,9 @@ def contenders(layer: flops.Layer, passed: str, arrays: tuple[Array, Array, Arra
     name = PASSES[layer.transpose][passed]
     arguments = {"conv": (outer, kernel), "conv_transpose": (inner, kernel), "kernel_gradient": (outer, inner)}[name]
     static = (layer.stride, layer.kernel_size) if name == "kernel_gradient" else (layer.stride,)
-    functions = [jax.jit(lambda a, b, function=function: function(a, b, *static)) for function in used_and_plain(name)]
-    return dict(zip(("used", "plain"), functions, strict=False)), arguments
+    used = conv._kernel_gradient if name == "kernel_gradient" else getattr(conv, name)
+    functions = {"used": used, "plain": getattr(conv, f"_plain_{name}")}
+    return {who: jax.jit(lambda a, b, f=f: f(a, b, *static)) for who, f in functions.items()}, arguments
 
 
 def random_arrays(layer: flops.Layer, batch_size: int, dtype: str) -> tuple[Array, Array, Array]:

@@ -1,7 +1,7 @@
 """What a step of training costs in memory and time, by batch size, resolution and width.
 
     python benchmarks/memory.py [--batch=16,64,128] [--resolution=32,64,128,256] [--width=32,64,128]
-                                [--sides=64] [--widths=64] [--batches=64] [--steps=5] [--json[=FILE]] [--KEY=VALUE ...]
+                                [--sides=64] [--widths=64] [--batches=64] [--steps=5] [--json=FILE] [--KEY=VALUE ...]
 
 One row for each batch size at `sides` and `widths`, then for each resolution, then for each width, the other two
 at `sides`, `widths` and `batches`. An empty list (--width=) leaves a sweep out. Each row is a new process with one
@@ -16,7 +16,6 @@ step: the median of `steps`, after one that does not count.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import measure
 import numpy as np
 
 from dcgan_jax import state as states
@@ -32,7 +32,6 @@ from dcgan_jax import steps
 from dcgan_jax.config import check_field, default_config, validate
 
 MEBIBYTE = 2**20
-COLUMNS = ("arguments", "results", "temporary", "before", "peak")
 
 
 def resident(entry: str) -> int | None:
@@ -52,7 +51,7 @@ def forget_peak() -> None:
         print(f"the peak includes compiling ({error})", file=sys.stderr)
 
 
-def measure(fields: dict[str, Any], count: int) -> dict[str, Any]:
+def one_row(fields: dict[str, Any], count: int) -> dict[str, Any]:
     """One row: the step of this configuration, compiled and run `count` times."""
     config = default_config()
     config.update(fields)
@@ -77,23 +76,27 @@ def measure(fields: dict[str, Any], count: int) -> dict[str, Any]:
         state, _ = jax.block_until_ready(step(state, batch))
         durations.append(time.perf_counter() - began)
     used = device.memory_stats()
-    return {
-        "batch": config.batch_size,
-        "resolution": config.image_size[0],
-        "width": config.width,
+    sizes = {
         "arguments": told.argument_size_in_bytes,
         "results": told.output_size_in_bytes - told.alias_size_in_bytes,
         "temporary": told.temp_size_in_bytes,
         "before": None if used else before,
         "peak": used["peak_bytes_in_use"] if used else resident("VmHWM"),
-        "step_s": statistics.median(durations),
-        "compile_s": compile_s,
-        "device": device.device_kind,
+    }
+    seconds = statistics.median(durations)
+    return {
+        "batch": config.batch_size,
+        "resolution": config.image_size[0],
+        "width": config.width,
+        **{f"{name} MiB": size and size / MEBIBYTE for name, size in sizes.items()},
+        "step s": seconds,
+        "images/s": config.batch_size / seconds,
+        "compile s": compile_s,
     }
 
 
 def in_a_process_of_its_own(fields: dict[str, Any], count: int) -> dict[str, Any]:
-    """`measure` where nothing was compiled or allocated before."""
+    """`one_row` where nothing was compiled or allocated before."""
     done = subprocess.run(
         [sys.executable, __file__, f"--row={json.dumps(fields)}", f"--steps={count}"],
         # What was read from a cache would not tell its memory.
@@ -132,48 +135,20 @@ def main() -> None:
     parser.add_argument("--sides", type=int, default=64)
     parser.add_argument("--widths", type=int, default=64)
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE")
+    parser.add_argument("--json", type=Path, help="file to which the record is added as one line")
     parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
     arguments, others = parser.parse_known_args()
     if arguments.row is not None:
-        print(json.dumps(measure(arguments.row, arguments.steps)))
+        print(json.dumps(one_row(arguments.row, arguments.steps)))
         return
     fields = {}
     for other in others:
         name, _, value = other.lstrip("-").partition("=")
         fields[name] = type(check_field(name))(value)
 
-    table = arguments.json != "-"
-    if table:
-        print(
-            "| batch | resolution | width |", " | ".join(f"{name}, MiB" for name in COLUMNS), "| step, s | images/s |"
-        )
-        print("|---" * (5 + len(COLUMNS)) + "|", flush=True)
-    rows = []
-    for row in sweeps(arguments):
-        found = in_a_process_of_its_own(row | fields, arguments.steps)
-        rows.append(found)
-        if table:
-            sizes = ("" if found[name] is None else f"{found[name] / MEBIBYTE:.1f}" for name in COLUMNS)
-            cells = (*(str(found[name]) for name in ("batch", "resolution", "width")), *sizes)
-            print(
-                "|",
-                " | ".join(cells),
-                f"| {found['step_s']:.3f} | {found['batch'] / found['step_s']:.1f} |",
-                flush=True,
-            )
-    record = {
-        "benchmark": "memory",
-        "fields": fields,
-        "steps": arguments.steps,
-        "cores": os.cpu_count(),
-        "versions": {"jax": jax.__version__, "python": platform.python_version()},
-        "rows": rows,
-    }
-    if not table:
-        print(json.dumps(record))
-    elif arguments.json:
-        Path(arguments.json).write_text(json.dumps(record) + "\n")
+    rows = [in_a_process_of_its_own(row | fields, arguments.steps) for row in sweeps(arguments)]
+    print(measure.table(rows))
+    measure.record(arguments, rows, fields=fields)
 
 
 if __name__ == "__main__":

@@ -4,15 +4,16 @@ For 1, 2, 4 and 8 virtual CPU devices it compiles the step that training maps ov
 and not, and reads the collectives out of the compiled program: how many, and the bytes of their results on one device.
 Neither depends on the batch. Counts are of a program for CPUs; on accelerators XLA may join more of them into one.
 
-Then an estimate, not a measurement: weak scaling (each device keeps its share of the batch) up to 256 devices. A ring
-all-reduce of S bytes over n devices takes
+Then an estimate, not a measurement: weak scaling (each device keeps its share of the batch) up to 256 devices. On a
+ring of n, an all-gather or a reduce-scatter sends n - 1 messages one after another, each as large as one device's part,
+and an all-reduce is one of each (Thakur, Rabenseifner and Gropp, "Optimization of Collective Communication Operations
+in MPICH", 2005; Patarasuk and Yuan, "Bandwidth optimal all-reduce algorithms for clusters of workstations", 2009):
 
-    2 (n - 1) latency + 2 (n - 1) / n * S / bandwidth
+    all-gather, reduce-scatter:  (n - 1) (latency + part / bandwidth)
+    all-reduce of S bytes:     2 (n - 1) (latency + S / n / bandwidth)
 
-seconds: a reduce-scatter and an all-gather of n - 1 messages of S / n bytes each (Thakur, Rabenseifner and Gropp,
-"Optimization of Collective Communication Operations in MPICH", 2005; Patarasuk and Yuan, "Bandwidth optimal all-reduce
-algorithms for clusters of workstations", 2009). All collectives of the step are added up and none is hidden behind
-computation, on a single ring: both are pessimistic. Efficiency is step / (step + collectives).
+All collectives of the step are added up and none is hidden behind computation, on a single ring: both are pessimistic.
+Efficiency is step / (step + collectives).
 
     --step_ms      a step on one device, measured there (benchmarks/train_step.py); it has no default
     --gigabytes    a second over a link, in one direction; --microseconds: latency of a message
@@ -64,10 +65,16 @@ def compiled_text(config: ConfigDict) -> str:
     return step.lower(*jax.tree.map(spread, (state.abstract(config), batch))).compile().as_text()
 
 
-def ring_seconds(sizes: list[int], devices: int, bandwidth: float, latency: float) -> float:
-    """Seconds of ring all-reduces of these sizes in bytes, one after another."""
-    messages = 2 * (devices - 1)
-    return sum(messages * (latency + size / devices / bandwidth) for size in sizes)
+def ring_seconds(kind: str, size: float, devices: int, bandwidth: float, latency: float) -> float:
+    """Seconds of one collective on a ring; size: bytes that are reduced, or one device's part of what is gathered."""
+    if kind == "all-reduce":
+        return 2 * (devices - 1) * (latency + size / devices / bandwidth)
+    return (devices - 1) * (latency + size / bandwidth)
+
+
+def parts(found: dict[str, list[int]], devices: int) -> list[tuple[str, float]]:
+    """Each collective with the size that `ring_seconds` takes, from the sizes of results on so many devices."""
+    return [(kind, size / devices if kind == "all-gather" else size) for kind, sizes in found.items() for size in sizes]
 
 
 def in_child(devices: int, synchronised: bool) -> dict[str, list[int]]:
@@ -97,7 +104,7 @@ def main() -> None:
         print(json.dumps(collectives(compiled_text(config))))
         return
 
-    rows, sizes = [], {}
+    rows, sent = [], {}
     for synchronised in (True, False):
         for devices in map(int, options.devices.split(",")):
             found = in_child(devices, synchronised)
@@ -106,14 +113,15 @@ def main() -> None:
                 row |= {kind: len(results), f"{kind} MB": sum(results) / 1e6}
             rows.append(row)
             # A single device has nobody to tell, whatever its program still says.
-            sizes[synchronised] = found.get("all-reduce", []) if devices > 1 else []
+            sent[synchronised] = parts(found, devices) if devices > 1 else []
     print(f"{options.config}: collectives of a step\n{measure.table(rows)}")
 
     estimate = []
     for devices in RING if options.step_ms else ():
         row = {"devices": devices}
         for synchronised, name in ((True, "synchronised"), (False, "not synchronised")):
-            seconds = ring_seconds(sizes[synchronised], devices, 1e9 * options.gigabytes, 1e-6 * options.microseconds)
+            link = (1e9 * options.gigabytes, 1e-6 * options.microseconds)
+            seconds = sum(ring_seconds(kind, size, devices, *link) for kind, size in sent[synchronised])
             row |= {
                 f"{name} ms": 1e3 * seconds,
                 f"{name} efficiency": options.step_ms / (options.step_ms + 1e3 * seconds),

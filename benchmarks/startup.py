@@ -1,17 +1,16 @@
 """How long one waits: for the import, for the first samples of a run, and for the first step of training.
 
-    python benchmarks/startup.py [--config=configs/digits.py] [--repeats=3] [--json[=FILE]] [--KEY=VALUE ...]
+    python benchmarks/startup.py [--config=configs/digits.py] [--repeats=3] [--json=FILE] [--KEY=VALUE ...]
 
 Each time is taken in a new process, its start included, and is the median of `repeats`. 'first' has an empty
 compilation cache, 'second' the one that the first left; neither is the user's own, and the images are prepared
 beforehand. The compile time is the sum over all functions, which for the second start are read. KEY is a field of the
-configuration, such as data.path. --json prints one JSON object instead of the table, or writes it to FILE.
+configuration, such as data.path.
 """
 
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -20,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import jax
+import measure
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -68,7 +67,7 @@ runpy.run_path("launch/train.py", run_name="__main__")
 """
 
 
-def measure(program: str, caches: Path, **values: object) -> dict[str, float]:
+def told_by(program: str, caches: Path, **values: object) -> dict[str, float]:
     """What a program tells, in a new process: times count from just before it is started."""
     head = [f"{name} = {value!r}" for name, value in values.items()]
     head += [
@@ -103,14 +102,14 @@ def runs(config: str, fields: list[str], folder: Path) -> dict[str, float]:
         *(f"--config.{field.lstrip('-')}" for field in fields),
     ]
     found = {}
-    found["import"] = measure(IMPORT, caches, ROOT=str(ROOT))["import_s"]
+    found["import"] = told_by(IMPORT, caches, ROOT=str(ROOT))["import_s"]
     for start in ("first", "second"):
         shutil.rmtree(workdir, ignore_errors=True)
-        told = measure(TRAIN, caches, ROOT=str(ROOT), ARGUMENTS=arguments)
+        told = told_by(TRAIN, caches, ROOT=str(ROOT), ARGUMENTS=arguments)
         found[f"first step, {start} start"] = told["first_step_s"]
         found[f"compilation, {start} start"] = told["compile_s"]
     for start in ("first", "second"):
-        told = measure(SAMPLE, folder / "caches_of_samples", ROOT=str(ROOT), WORKDIR=str(workdir))
+        told = told_by(SAMPLE, folder / "caches_of_samples", ROOT=str(ROOT), WORKDIR=str(workdir))
         found[f"load, {start} time"] = told["load_s"]
         found[f"load and first sample, {start} time"] = told["sample_s"]
     shutil.rmtree(folder)
@@ -121,7 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="configs/digits.py")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", nargs="?", const="-", metavar="FILE")
+    parser.add_argument("--json", type=Path, help="file to which the record is added as one line")
     arguments, fields = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as temporary:
         if not any(field.lstrip("-").startswith("data.prepared") for field in fields):
@@ -129,24 +128,9 @@ def main() -> None:
         runs(arguments.config, fields, Path(temporary) / "warm")  # reads everything from the disk once, and prepares
         found = [runs(arguments.config, fields, Path(temporary) / str(i)) for i in range(arguments.repeats)]
     seconds = {name: round(statistics.median(run[name] for run in found), 3) for name in found[0]}
-    record = {
-        "benchmark": "startup",
-        "config": arguments.config,
-        "fields": [field for field in fields if "data.p" not in field],
-        "repeats": arguments.repeats,
-        "device": jax.devices()[0].device_kind,
-        "cores": os.cpu_count(),
-        "versions": {"jax": jax.__version__, "python": platform.python_version()},
-        "seconds": seconds,
-    }
-    if arguments.json == "-":
-        print(json.dumps(record))
-        return
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(record) + "\n")
-    print("| what | seconds |\n|---|---|")
-    for name, value in seconds.items():
-        print(f"| {name} | {value:.2f} |")
+    rows = [{"what": name, "seconds": value} for name, value in seconds.items()]
+    print(measure.table(rows))
+    measure.record(arguments, rows, fields=[field for field in fields if "data.p" not in field])
 
 
 if __name__ == "__main__":

@@ -42,6 +42,28 @@ def flip(images: Array, key: Array, indices: Array) -> Array:
     return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
 
 
+def _over_replicas(tree: Tree, axis_name: str | None) -> Tree:
+    """The mean over the replicas, in one all-reduce: many small ones wait for the network many times."""
+    if not axis_name or jax.lax.axis_size(axis_name) == 1:
+        return tree
+    flat, unravel = ravel_pytree(tree)
+    return unravel(jax.lax.pmean(flat, axis_name))
+
+
+def _update(
+    network: NetworkState,
+    optimizer: optax.GradientTransformation,
+    gradients: Tree,
+    batch_stats: Tree,
+    metrics: Metrics,
+    axis_name: str | None,
+) -> tuple[NetworkState, Metrics]:
+    """A network after one step of its optimiser, and the metrics, all from the mean over the replicas."""
+    gradients, batch_stats, metrics = _over_replicas((gradients, batch_stats, metrics), axis_name)
+    updates, opt_state = optimizer.update(gradients, network.opt_state, network.params)
+    return NetworkState(optax.apply_updates(network.params, updates), batch_stats, opt_state), metrics
+
+
 def make_train_step(
     config: ConfigDict, axis_name: str | None = None
 ) -> Callable[[GANState, Batch], tuple[GANState, Metrics]]:
@@ -59,13 +81,6 @@ def make_train_step(
     generator_optimizer, discriminator_optimizer = state.optimizers(config)
     dtype = jnp.promote_types(config.dtype, jnp.float32)
 
-    def over_replicas(tree: Tree) -> Tree:
-        """The mean over the replicas, in one all-reduce: many small ones wait for the network many times."""
-        if not axis_name or jax.lax.axis_size(axis_name) == 1:
-            return tree
-        flat, unravel = ravel_pytree(tree)
-        return unravel(jax.lax.pmean(flat, axis_name))
-
     def generate(network: NetworkState, z: Array, labels: Array | None):
         def forward(params: Tree):
             variables = {"params": params, "batch_stats": network.batch_stats}
@@ -80,11 +95,6 @@ def make_train_step(
             variables, images, labels, train=True, groups=groups, mutable=["batch_stats"]
         )
         return logits, updated.get("batch_stats", {})
-
-    def apply_gradients(network: NetworkState, gradients: Tree, batch_stats: Tree, metrics: Metrics, optimizer):
-        gradients, batch_stats, metrics = over_replicas((gradients, batch_stats, metrics))
-        updates, opt_state = optimizer.update(gradients, network.opt_state, network.params)
-        return NetworkState(optax.apply_updates(network.params, updates), batch_stats, opt_state), metrics
 
     def update_discriminator(network: NetworkState, images_real: Array, images_fake: Array, labels: Array | None):
         images = jnp.concatenate([images_real, images_fake])
@@ -102,7 +112,7 @@ def make_train_step(
             "d_real": jnp.mean(jax.nn.sigmoid(logits_real)),
             "d_fake": jnp.mean(jax.nn.sigmoid(logits_fake)),
         }
-        return apply_gradients(network, gradients, stats, metrics, discriminator_optimizer)
+        return _update(network, discriminator_optimizer, gradients, stats, metrics, axis_name)
 
     def update_generator(
         network: NetworkState, opponent: NetworkState, images_fake: Array, pull_back, stats: Tree, labels: Array | None
@@ -112,7 +122,7 @@ def make_train_step(
 
         g_loss, cotangent = jax.value_and_grad(loss)(images_fake)
         (gradients,) = pull_back(cotangent)
-        return apply_gradients(network, gradients, stats, {"g_loss": g_loss}, generator_optimizer)
+        return _update(network, generator_optimizer, gradients, stats, {"g_loss": g_loss}, axis_name)
 
     def train_step(current: GANState, batch: Batch) -> tuple[GANState, Metrics]:
         labels = batch.get("labels")

@@ -79,13 +79,12 @@ def _tiles(maps_shape: Sequence[int]) -> tuple[int, int]:
     return (maps_shape[1] + 1) // 2, (maps_shape[2] + 1) // 2
 
 
-def _sum(terms: Iterable[tuple[float, Callable[[], Array]]]) -> Array:
-    """The sum of coefficient * array() over the terms, of which one has a coefficient that is not 0."""
+def _sum(coefficients: Iterable[float], arrays: Iterable[Array]) -> Array:
+    """The sum of coefficient * array, of which one coefficient is not 0."""
     total = None
-    for coefficient, array in terms:
+    for coefficient, x in zip(coefficients, arrays, strict=True):
         if coefficient == 0:
             continue
-        x = array()
         if abs(coefficient) != 1:
             x = x * np.asarray(abs(coefficient), x.dtype)
         x = x if coefficient > 0 else -x
@@ -104,14 +103,15 @@ def _of_images(images: Array, kernel_size: int, pad: int) -> Products:
     # Tile a begins with cell 2a, pixel 4a; cells are taken with all their phases at once.
     images = images.reshape(batch, rows + 1, 4, columns + 1, 4, channels)
 
-    def cells(c: int, d: int, i: int, j: int) -> Array:
+    def cells(c: int, d: int) -> Array:
         y, x = 2 * (c % 2), 2 * (d % 2)
-        down, right = slice(c // 2, c // 2 + rows), slice(d // 2, d // 2 + columns)
-        return images[:, down, y : y + phases[i], right, x : x + phases[j]]
+        return images[:, c // 2 :, y : y + 2, d // 2 :, x : x + 2][:, :rows, :, :columns]
+
+    all_cells = [cells(c, d) for c in range(r + 1) for d in range(r + 1)]
 
     def product(i: int, j: int) -> Array:
-        pairs = ((c, d) for c in range(r + 1) for d in range(r + 1))
-        total = _sum((matrix[i, c] * matrix[j, d], functools.partial(cells, c, d, i, j)) for c, d in pairs)
+        having = (cell[:, :, : phases[i], :, : phases[j]] for cell in all_cells)
+        total = _sum(np.outer(matrix[i], matrix[j]).flat, having)
         return total.transpose(0, 1, 3, 2, 4, 5).reshape(batch * rows * columns, -1)
 
     return [[product(i, j) for j in range(r + 1)] for i in range(r + 1)]
@@ -134,7 +134,7 @@ def _to_images(products: Products, kernel_size: int, pad: int, shape: tuple[int,
             total: Array | float = 0.0
             for c in range(cell, r + 1, 2):  # the same pixel is cell c of its own tile, and c + 2 of the one before
                 if matrix[having, c].any():
-                    x = _sum((matrix[i, c], functools.partial(get, i, phase)) for i in having)
+                    x = _sum(matrix[having, c], (get(i, phase) for i in having))
                     total = total + _shifted(x, ahead - c // 2, axis)
             found.append(total)
         return jnp.stack(found, axis + 1)
@@ -170,12 +170,10 @@ def _of_maps(maps: Array, kernel_size: int) -> Products:
     maps = jnp.pad(maps, ((0, 0), (0, 2 * rows - height), (0, 2 * columns - width), (0, 0)))
     maps = maps.reshape(batch, rows, 2, columns, 2, features)
 
-    def pixel(s: int, t: int) -> Array:
-        return maps[:, :, s, :, t]
+    pixels = [maps[:, :, s, :, t] for s in range(2) for t in range(2)]
 
     def product(a: np.ndarray, b: np.ndarray) -> Array:
-        pairs = ((s, t) for s in range(2) for t in range(2))
-        return _sum((a[s] * b[t], functools.partial(pixel, s, t)) for s, t in pairs).reshape(-1, features)
+        return _sum(np.outer(a, b).flat, pixels).reshape(-1, features)
 
     return [[product(a, b) for b in matrix] for a in matrix]
 
@@ -186,13 +184,10 @@ def _to_maps(products: Products, kernel_size: int, shape: tuple[int, int, int, i
     batch, height, width, features = shape
     rows, columns = _tiles(shape)
 
-    def entry(i: int, j: int) -> Array:
-        return products[i][j]
+    flat = [x for row in products for x in row]
 
     def output(s: int, t: int) -> Array:
-        pairs = ((i, j) for i in range(len(matrix)) for j in range(len(matrix)))
-        total = _sum((matrix[i, s] * matrix[j, t], functools.partial(entry, i, j)) for i, j in pairs)
-        return total.reshape(batch, rows, columns, features)
+        return _sum(np.outer(matrix[:, s], matrix[:, t]).flat, flat).reshape(batch, rows, columns, features)
 
     maps = jnp.stack([jnp.stack([output(s, t) for t in range(2)], 3) for s in range(2)], 2)
     return maps.reshape(batch, 2 * rows, 2 * columns, features)[:, :height, :width]
@@ -205,13 +200,9 @@ def _of_kernel(kernel: Array) -> Products:
     missing = 2 * r - size
     kernel = jnp.pad(kernel, ((0, missing), (0, missing), (0, 0), (0, 0))).reshape(r, 2, r, 2, channels, features)
 
-    def taps(s: int, t: int, i: int, j: int) -> Array:
-        return kernel[s, : phases[i], t, : phases[j]]
-
     def product(i: int, j: int) -> Array:
-        pairs = ((s, t) for s in range(r) for t in range(r))
-        terms = ((matrix[i, s] * matrix[j, t], functools.partial(taps, s, t, i, j)) for s, t in pairs)
-        return _sum(terms).reshape(-1, features)
+        taps = (kernel[s, : phases[i], t, : phases[j]] for s in range(r) for t in range(r))
+        return _sum(np.outer(matrix[i], matrix[j]).flat, taps).reshape(-1, features)
 
     return [[product(i, j) for j in range(r + 1)] for i in range(r + 1)]
 
@@ -225,12 +216,11 @@ def _to_kernel(products: Products, shape: tuple[int, int, int, int]) -> Array:
         for i, row in enumerate(products)
     ]
 
-    def entry(i: int, j: int, p: int, q: int) -> Array:
-        return split[i][j][p, q]
-
     def tap(y: int, x: int) -> Array:
         (s, p), (t, q) = divmod(y, 2), divmod(x, 2)
-        pairs = ((i, j) for i in range(r + 1) for j in range(r + 1) if p < phases[i] and q < phases[j])
-        return _sum((matrix[i, s] * matrix[j, t], functools.partial(entry, i, j, p, q)) for i, j in pairs)
+        down = [i for i in range(r + 1) if p < phases[i]]
+        right = [j for j in range(r + 1) if q < phases[j]]
+        coefficients = np.outer(matrix[down, s], matrix[right, t])
+        return _sum(coefficients.flat, (split[i][j][p, q] for i in down for j in right))
 
     return jnp.stack([jnp.stack([tap(y, x) for x in range(size)]) for y in range(size)])

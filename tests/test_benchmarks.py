@@ -70,7 +70,15 @@ def test_collectives_are_read_out_of_a_program():
 
 
 def test_the_ring_of_two_sends_every_byte_once_each_way():
-    assert scaling.ring_seconds([100, 50], devices=2, bandwidth=10.0, latency=1.0) == 2 * 2 + 150 / 10
+    assert scaling.ring_seconds("all-reduce", 100, devices=2, bandwidth=10.0, latency=1.0) == 2 + 100 / 10
+
+
+def test_an_all_reduce_is_a_reduce_scatter_and_an_all_gather():
+    ring = dict(devices=4, bandwidth=10.0, latency=1.0)
+    part = scaling.ring_seconds("all-gather", 25, **ring)
+    assert scaling.ring_seconds("all-reduce", 100, **ring) == part + scaling.ring_seconds("reduce-scatter", 25, **ring)
+    # What a device's part is must not depend on how many devices were looked at.
+    assert scaling.parts({"all-gather": [80]}, 8) == scaling.parts({"all-gather": [20]}, 2) == [("all-gather", 10)]
 
 
 def test_the_gpu_script_in_small(tmp_path):
