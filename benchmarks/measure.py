@@ -27,7 +27,10 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from dcgan_jax import heap
 from dcgan_jax.config import validate
+
+heap.keep()  # as launch/train.py does; what is compared with in the same process has it too
 
 # Fields of the configuration that a benchmark's options may change.
 CHANGEABLE = {"batch_size": int, "width": int, "kernel_size": int, "image_size": int, "dtype": str}

@@ -23,6 +23,9 @@ LABELS = flags.DEFINE_list("labels", None, "for a conditional network: labels, r
 
 
 def main() -> None:
+    from dcgan_jax import heap
+
+    heap.keep()
     from dcgan_jax.data.images import grid
     from dcgan_jax.inference import load
 

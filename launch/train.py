@@ -22,7 +22,9 @@ WAIT = flags.DEFINE_integer("wait", 0, "seconds to wait for another process that
 
 
 def main() -> int:
-    from dcgan_jax import compilation
+    from dcgan_jax import compilation, heap
+
+    heap.keep()
     from dcgan_jax.train import train  # after the flags are checked: JAX takes a second to import
 
     config, name = configuration.given()

@@ -9,7 +9,7 @@ PACKAGE = ROOT / "dcgan_jax"
 
 # Each module may import those of lower levels only; within a level, none.
 LEVELS = [
-    {"errors", "lock", "stop", "winograd", "compilation"},
+    {"errors", "lock", "stop", "winograd", "compilation", "heap"},
     {"config", "conv"},
     {"models", "latent", "data"},
     {"losses", "state"},
