@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -28,7 +28,9 @@ from flax import serialization
 
 from dcgan_jax import __version__
 from dcgan_jax.errors import TrainingError, UserError, local_path
-from dcgan_jax.state import GANState
+
+if TYPE_CHECKING:  # loading a network should not wait for the import of optax
+    from dcgan_jax.state import GANState
 
 log = logging.getLogger("dcgan_jax")
 
@@ -69,7 +71,7 @@ class Checkpoints:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
         self._saving: tuple[int, Future] | None = None
 
-    def save(self, step: int, state: GANState, meta: dict[str, Any], metrics: dict[str, float] | None = None) -> None:
+    def save(self, step: int, state: "GANState", meta: dict[str, Any], metrics: dict[str, float] | None = None) -> None:
         """Starts to save a state of numpy arrays, which must not change any more. Raises as `wait` does."""
         self.wait()
         tree, meta = serialization.to_state_dict(state), meta | {"metrics": metrics or {}}
@@ -179,7 +181,7 @@ def set_aside(workdir: Path, newer_than: int) -> None:
         log.warning("checkpoint: the damaged one of step %d is now %s", step, free)
 
 
-def restore(workdir: str | Path, expected: GANState, step: int | None = None) -> tuple[GANState, dict[str, Any]]:
+def restore(workdir: str | Path, expected: "GANState", step: int | None = None) -> tuple["GANState", dict[str, Any]]:
     """`read`, as numpy arrays of the structure, shapes and dtypes of `expected`.
 
     Raises UserError that names each leaf that differs.
