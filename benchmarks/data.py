@@ -1,4 +1,6 @@
-"""How fast batches come from a mapped set: python benchmarks/data.py [--count=50000] [--batch=128] [--side=64]
+"""How fast batches come from a mapped set.
+
+    python benchmarks/data.py [--count=50000] [--batch=128] [--side=64] [--json=FILE]
 
 A set of random pixels is written to a temporary folder and opened as training opens it. Measured in turn, several
 times: `Batches` of this package, the same through the background thread, and Grain's MapDataset (its source is the same
@@ -11,6 +13,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import measure
 import numpy as np
 
 from dcgan_jax import data
@@ -60,6 +63,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=50_000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--side", type=int, default=64)
+    parser.add_argument("--json", type=Path, help="file to which the record is added as one line")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         compared = contenders(make_set(Path(name), options.count, options.side), options.batch)
@@ -70,9 +74,13 @@ def main() -> None:
                 began = time.perf_counter()
                 run(range(turn * length, (turn + 1) * length))
                 rates[title].append(length * options.batch / (time.perf_counter() - began))
-        first = np.median(rates["Batches"])
-        for title, measured in rates.items():
-            print(f"{title:18} {np.median(measured):10.0f} images/s  {np.median(measured) / first:.2f} of Batches")
+    medians = {title: float(np.median(rate)) for title, rate in rates.items()}
+    rows = [
+        {"who": title, "images/s": round(median), "of Batches": round(median / medians["Batches"], 2)}
+        for title, median in medians.items()
+    ]
+    print(measure.table(rows))
+    measure.record(options, rows)
 
 
 if __name__ == "__main__":
