@@ -118,3 +118,17 @@ def broadcast(tree: Tree) -> Tree:
     pieces = np.split(flat, np.cumsum([leaf.nbytes for leaf in leaves])[:-1])
     pieces = [piece.copy().view(leaf.dtype).reshape(leaf.shape) for piece, leaf in zip(pieces, leaves, strict=True)]
     return jax.tree.unflatten(structure, pieces)
+
+
+def gather_arrays(array: np.ndarray) -> list[np.ndarray]:
+    """The arrays of all processes, bit for bit, in their order, on every process. Lengths may differ, nothing else."""
+    if jax.process_count() == 1:
+        return [array]
+    lengths = [int(text) for text in gather(str(len(array)))]
+    padded = np.zeros((max(lengths), *array.shape[1:]), array.dtype)
+    padded[: len(array)] = array
+    # As words: JAX would make float32 of float64.
+    words = np.pad(padded.reshape(-1).view(np.uint8), (0, -padded.nbytes % 4)).view(np.uint32)
+    rows = np.asarray(multihost_utils.process_allgather(words))
+    arrays = [row.view(np.uint8)[: padded.nbytes].view(array.dtype).reshape(padded.shape) for row in rows]
+    return [array[:length] for array, length in zip(arrays, lengths, strict=True)]

@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dcgan_jax import data, parallel, steps
+from dcgan_jax.config import DUE
 from dcgan_jax.errors import UserError
 
 LARGEST = 16  # steps a call, where nobody says: a request to stop is seen after two calls at most
@@ -24,7 +25,7 @@ def steps_per_call(config: ConfigDict) -> int:
         return config.steps_per_call
     if jax.default_backend() == "cpu":
         return 1
-    every = math.gcd(config.log_every, config.sample_every, config.checkpoint_every)
+    every = math.gcd(*(config[name] for name in DUE))
     return max(count for count in range(1, LARGEST + 1) if every % count == 0)
 
 

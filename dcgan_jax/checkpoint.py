@@ -140,6 +140,22 @@ def steps(workdir: str | Path) -> list[int]:
     return _finished(local_path(workdir, "workdir").absolute() / "checkpoints")
 
 
+def best(workdir: str | Path, metric: str, best_is: str, among: list[int] | None = None) -> int:
+    """The step, of all or of those given, whose checkpoint has the best value of a metric.
+
+    Raises UserError where none has a value of it.
+    """
+    directory = local_path(workdir, "workdir").absolute() / "checkpoints"
+    metrics = {step: _metrics(directory / str(step)) or {} for step in (among or steps(workdir))}
+    values = {step: found[metric] for step, found in metrics.items() if metric in found}
+    if not values:
+        raise UserError(
+            f"step: 'best' is by config.best_metric, {metric!r} in this run, and no checkpoint in {str(directory)!r} "
+            "has it; pass a number, or 'all'"
+        )
+    return min(values, key=lambda step: values[step] * (-1 if best_is == "highest" else 1))
+
+
 def read(workdir: str | Path, step: int | None = None) -> tuple[Tree, dict[str, Any]]:
     """State (nested dictionaries of numpy arrays) and meta of a checkpoint, by default of the newest.
 
@@ -168,17 +184,17 @@ def read(workdir: str | Path, step: int | None = None) -> tuple[Tree, dict[str, 
     )
 
 
-def set_aside(workdir: Path, newer_than: int) -> None:
-    """Moves the checkpoints newer than a step, which are damaged, from `checkpoints` to `damaged`; none is lost."""
+def set_aside(workdir: Path, newer_than: int, folder: Path | None = None) -> None:
+    """Moves the checkpoints newer than a step, damaged ones, to `damaged` or another folder; none is lost."""
     for step in steps(workdir):
         if step <= newer_than:
             continue
-        kept = workdir / "damaged"
+        kept = folder or workdir / "damaged"
         kept.mkdir(exist_ok=True)
         names = (kept / (f"{step}-{copy}" if copy else str(step)) for copy in range(2**31))
         free = next(path for path in names if not path.exists())
         (workdir / "checkpoints" / str(step)).rename(free)
-        log.warning("checkpoint: the damaged one of step %d is now %s", step, free)
+        log.warning("checkpoint: the %s one of step %d is now %s", "collapsed" if folder else "damaged", step, free)
 
 
 def restore(workdir: str | Path, expected: "GANState", step: int | None = None) -> tuple["GANState", dict[str, Any]]:

@@ -16,7 +16,13 @@ from dcgan_jax.errors import UserError
 CROPS = ("center", "celeba108", "celeba140", "celeba178", "none")
 
 # What a step of training measures.
-METRICS = ("d_loss", "g_loss", "d_real", "d_fake")
+METRICS = (
+    *("d_loss", "g_loss", "d_real", "d_fake", "d_accuracy_real", "d_accuracy_fake", "d_saturated"),
+    *("d_grad_norm", "g_grad_norm"),
+)
+
+# Steps between two of what a run does; a call of several steps ends where one is due. 0 is never.
+DUE = ("log_every", "sample_every", "checkpoint_every", "eval_every")
 
 # The layers stop halving the image before its shorter side would fall below this: the paper's 4x4 maps.
 SMALLEST_MAP = 4
@@ -40,6 +46,8 @@ def default_config() -> ConfigDict:
     # tfds: its data_dir, '' for the usual one; prepared: a prepared set, gs:// and s3:// too
     config.data.name = ""  # tfds: the name of the data set, such as 'celeb_a'
     config.data.split = "train"  # tfds: the split
+    config.data.test = ""  # held-out images, for measures of quality: what data.path is (tfds: data.split) for them;
+    # '': tfds's 'test', the t10k files beside idx's, or the folder 'test' beside 'train'
     config.data.crop = "center"  # what is kept of an image: 'center', 'celeba108', 'celeba140', 'celeba178', 'none'
     config.data.prepared = "data/prepared"  # folder in which prepared sets are kept
     config.data.flip = False  # mirror each image, left and right, with probability 1/2
@@ -80,9 +88,14 @@ def default_config() -> ConfigDict:
     config.log_every = 50  # steps between lines of metrics.jsonl
     config.sample_every = 500  # steps between grids of samples
     config.checkpoint_every = 1000  # steps between checkpoints; the last step always has one
+    config.eval_every = 0  # steps between measures of quality, with a checkpoint each; 0: none
+    config.eval_metrics = ""  # which, such as 'fid10k_train,prdc10k_train' (dcgan_jax/evaluation/recipes.py)
+    config.eval_features = "inception"  # what they are taken on: 'inception', 'classifier', or 'MODULE:FUNCTION'
+    config.inception_weights = ""  # file of Inception's weights; '': the one in the user's cache, fetched if need be
+    config.on_collapse = "warn"  # when training has collapsed (collapse.py): 'warn', 'stop' or 'rollback'
     config.keep = 3  # newest checkpoints kept
     config.keep_best = 1  # checkpoints kept besides them: the best ones by best_metric
-    config.best_metric = ""  # a metric of metrics.jsonl, taken at the checkpoint's step; '' keeps the newest alone
+    config.best_metric = ""  # a metric of metrics.jsonl or evaluation.jsonl, at the checkpoint's step; '': newest alone
     config.best_is = "lowest"  # which values of best_metric are the best: 'lowest' or 'highest'
     return config
 
@@ -95,7 +108,8 @@ PAPER_NETWORK = dict(kernel_size=5, width=128, prior="uniform", norm_per_unit=Tr
 MAY_CHANGE = frozenset(
     {"recipe", "num_steps", "steps_per_call", "log_every", "sample_every", "checkpoint_every"}
     | {"keep", "keep_best", "best_metric", "best_is"}
-    | {f"data.{name}" for name in ("source", "path", "name", "split", "prepared", "placement", "device_share")}
+    | {"eval_every", "eval_metrics", "eval_features", "inception_weights", "on_collapse"}
+    | {f"data.{name}" for name in ("source", "path", "name", "split", "test", "prepared", "placement", "device_share")}
 )
 
 
@@ -248,7 +262,7 @@ def _check_values(config: ConfigDict) -> None:
         "keep",
     ):
         need(name, config[name] >= 1, "at least 1")
-    for name in ("lr_decay_steps", "seed", "keep_best", "steps_per_call"):
+    for name in ("lr_decay_steps", "seed", "keep_best", "steps_per_call", "eval_every"):
         need(name, config[name] >= 0, "0 or more")
     need("seed", config.seed < 2**31, "less than 2**31")
     need("batch_size", config.batch_size >= 2, "at least 2, for batch norm's statistics")
@@ -263,7 +277,7 @@ def _check_values(config: ConfigDict) -> None:
         ("data.source", ("digits", "folder", "idx", "tfds", "lmdb", "prepared")),
         ("data.crop", CROPS),
         ("data.placement", ("auto", "host", "device")),
-        ("best_metric", ("", *METRICS)),
+        ("on_collapse", ("warn", "stop", "rollback")),
         ("best_is", ("lowest", "highest")),
         ("output", ("tanh", "sigmoid")),
         ("prior", ("normal", "uniform")),
@@ -271,6 +285,13 @@ def _check_values(config: ConfigDict) -> None:
         ("dtype", ("float32", "bfloat16", "float64")),
     ):
         need(name, field(name) in choices, "one of " + ", ".join(map(repr, choices)))
+    known = config.best_metric in ("", *METRICS)  # those of evaluation are checked where the recipes are known
+    need("best_metric", known or bool(config.eval_every), "one of " + ", ".join(map(repr, ("", *METRICS))))
+    need(
+        "eval_metrics",
+        not config.eval_every or bool(config.eval_metrics),
+        "names such as 'fid10k_train' with eval_every",
+    )
     need("data.device_share", 0 < config.data.device_share <= 1, "a number in (0, 1]")
     square = config.image_size[0] == config.image_size[1]
     need("data.crop", square or not config.data.crop.startswith("celeba"), "'center' or 'none' for oblong images")
@@ -279,7 +300,7 @@ def _check_values(config: ConfigDict) -> None:
 
 
 def _check_steps_per_call(config: ConfigDict) -> None:
-    names, count = ("log_every", "sample_every", "checkpoint_every"), config.steps_per_call
+    names, count = [name for name in DUE if config[name]], config.steps_per_call
     if count and any(config[name] % count for name in names):
         every = math.gcd(*(config[name] for name in names))
         nearest = max(smaller for smaller in range(1, count) if every % smaller == 0)

@@ -82,15 +82,19 @@ class TrainedGAN:
         """
         if operator.index(count) < 0:
             raise UserError(f"count: found {count}, expected 0 or more")
+        return self.sample_at(np.arange(count), seed, labels)
+
+    def sample_at(self, indices: np.ndarray, seed: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
+        """The images of `sample` at these indices, int [n]: uint8 [n, H, W, C]."""
         if not 0 <= operator.index(seed) < 2**31:
             raise UserError(f"seed: found {seed}, expected a number from 0 to 2**31 - 1")
         if self.config.num_classes and labels is None:
-            labels = np.arange(count) % self.config.num_classes
+            labels = indices % self.config.num_classes
 
-        def draw(indices: np.ndarray) -> Array:
-            return _draw(seed, indices, self.latent_dim, self.config.prior)
+        def draw(chunk: np.ndarray) -> Array:
+            return _draw(seed, chunk, self.latent_dim, self.config.prior)
 
-        return self._images(draw, np.arange(count), labels, to_uint8)
+        return self._images(draw, indices, labels, to_uint8)
 
     def generate(self, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """z [n, latent_dim] -> images float32 [n, H, W, C] in [-1, 1]. A conditional network takes labels, int [n]."""

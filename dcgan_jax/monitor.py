@@ -70,6 +70,12 @@ class Monitor:
             with suppress(OSError):  # a terminal that is gone is no reason to stop
                 print(f"step {step}/{self._num_steps}  {text}{remaining}", file=sys.stderr, flush=True)
 
+    def evaluation(self, step: int, values: dict[str, float]) -> None:
+        """Shows measures of quality: in TensorBoard, and as a line of the log. The clock does not count them."""
+        self._tensorboard.write(step, *(summary.scalar(name, value) for name, value in values.items()))
+        log.info("step %d: %s", step, "  ".join(f"{name} {value:.5g}" for name, value in values.items()))
+        self._since = (self._since[0], self._since[1])
+
     def sync(self) -> None:
         """Returns when all metrics are on disk: a checkpoint must not outlive the record of its steps."""
         os.fsync(self._metrics.fileno())
@@ -85,6 +91,15 @@ class Monitor:
         self._bar.close()
         self._metrics.close()
         self._tensorboard.close()
+
+
+def add_scalars(folder: Path, step: int, values: dict[str, float]) -> None:
+    """Adds values to the TensorBoard folder of a run, as a file of events of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = EventsWriter(str(folder / "events"), f".{os.getpid()}.{step}")
+    for name, value in values.items():
+        file.write_event(Event(wall_time=time.time(), step=step, summary=summary.scalar(name, value)))
+    file.close()
 
 
 class _TensorBoard:

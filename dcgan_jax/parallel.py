@@ -206,12 +206,12 @@ def device_memory() -> int | None:
     return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
 
 
-def map_step(step: Callable) -> Callable:
-    """A step over all devices of all processes, whose first argument, the state, is donated.
+def map_step(step: Callable, *, donate: bool = True) -> Callable:
+    """A step over all devices of all processes. Its first argument, the state, is donated if not said otherwise.
 
     Its arguments and results have the leading axis of a replicated state.
     """
-    mapped = jax.pmap(step, axis_name=AXIS, donate_argnums=0)
+    mapped = jax.pmap(step, axis_name=AXIS, donate_argnums=(0,) if donate else ())
     if jax.default_backend() != "cpu" or jax.local_device_count() == 1:
         return mapped
 
@@ -238,3 +238,11 @@ def voting(step: Callable) -> Callable:
 def vote(value: bool) -> jax.Array:
     """A vote for a step with `voting`, on the devices."""
     return put(np.full(jax.local_device_count(), value, np.int32))
+
+
+def over_devices(function: Callable, constant: Tree) -> Callable[[Tree], Tree]:
+    """function(constant, x) for each entry of arrays [local devices, ...], each on a device, for this process alone."""
+    devices = jax.local_devices()
+    mapped = jax.pmap(function, devices=devices)
+    replicated = put(replicate(constant))
+    return lambda x: mapped(replicated, x)

@@ -12,6 +12,7 @@ These functions are pure. `axis_name` names the axis of the replicas; None is a 
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,8 @@ from dcgan_jax.state import GANState, NetworkState, Tree
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
 
+SATURATED = 10.0  # logits beyond this on either side are where the loss is flat
+SPREAD_IMAGES = 64
 CALIBRATION_BATCH = 128
 CALIBRATION_BATCHES = 16
 
@@ -57,9 +60,11 @@ def _update(
     batch_stats: Tree,
     metrics: Metrics,
     axis_name: str | None,
+    name: str,
 ) -> tuple[NetworkState, Metrics]:
     """A network after one step of its optimiser, and the metrics, all from the mean over the replicas."""
     gradients, batch_stats, metrics = _over_replicas((gradients, batch_stats, metrics), axis_name)
+    metrics |= {f"{name}_grad_norm": optax.global_norm(gradients)}
     updates, opt_state = optimizer.update(gradients, network.opt_state, network.params)
     return NetworkState(optax.apply_updates(network.params, updates), batch_stats, opt_state), metrics
 
@@ -70,8 +75,10 @@ def make_train_step(
     """The train step of a validated configuration.
 
     It takes the state and this replica's share of the batch, {'images': uint8 [B, H, W, C], and with classes
-    'labels': int [B]}, and returns the new state and scalars: `d_loss` and `g_loss` (nats), `d_real` and `d_fake` (the
-    discriminator's mean probability of 'real' for real and for generated images), each averaged over the replicas.
+    'labels': int [B]}, and returns the new state and scalars, averaged over the replicas: `d_loss` and `g_loss` (nats);
+    `d_real` and `d_fake`, the discriminator's mean probability of 'real' for real and for generated images;
+    `d_accuracy_real` and `d_accuracy_fake`, the share of each that it takes for what they are; `d_saturated`, the share
+    of its logits beyond 10 on either side; `d_grad_norm` and `g_grad_norm`, the norms of the whole gradients.
 
     z is drawn once and the generator runs once; its images serve the discriminator's update and then, through the
     updated discriminator, its own. With `fresh_z` the generator's update has a z of its own, as in the released code,
@@ -111,8 +118,11 @@ def make_train_step(
             "d_loss": d_loss,
             "d_real": jnp.mean(jax.nn.sigmoid(logits_real)),
             "d_fake": jnp.mean(jax.nn.sigmoid(logits_fake)),
+            "d_accuracy_real": jnp.mean(logits_real > 0, dtype=dtype),
+            "d_accuracy_fake": jnp.mean(logits_fake < 0, dtype=dtype),
+            "d_saturated": jnp.mean(jnp.abs(jnp.concatenate([logits_real, logits_fake])) > SATURATED, dtype=dtype),
         }
-        return _update(network, discriminator_optimizer, gradients, stats, metrics, axis_name)
+        return _update(network, discriminator_optimizer, gradients, stats, metrics, axis_name, "d")
 
     def update_generator(
         network: NetworkState, opponent: NetworkState, images_fake: Array, pull_back, stats: Tree, labels: Array | None
@@ -122,7 +132,7 @@ def make_train_step(
 
         g_loss, cotangent = jax.value_and_grad(loss)(images_fake)
         (gradients,) = pull_back(cotangent)
-        return _update(network, generator_optimizer, gradients, stats, {"g_loss": g_loss}, axis_name)
+        return _update(network, generator_optimizer, gradients, stats, {"g_loss": g_loss}, axis_name, "g")
 
     def train_step(current: GANState, batch: Batch) -> tuple[GANState, Metrics]:
         labels = batch.get("labels")
@@ -175,6 +185,24 @@ def several(step: Callable) -> Callable:
         return jax.lax.scan(lambda current, inputs: step(current, *constant, inputs), current, each)
 
     return call
+
+
+def make_spread(config: ConfigDict) -> Callable[[NetworkState], Array]:
+    """How much samples of a fixed z differ: the standard deviation of a pixel over 64 images, averaged over pixels.
+
+    It takes the generator in training, and makes images by its running statistics, as sampling does.
+    """
+    generator, _ = models.from_config(config)
+    indices = jnp.arange(SPREAD_IMAGES)
+    labels = indices % config.num_classes if config.num_classes else None
+
+    def spread(network: NetworkState) -> Array:
+        z = latent.draw(latent.key(config.seed, latent.SAMPLE), indices, config.latent_dim, config.prior)
+        variables = {"params": network.params, "batch_stats": network.batch_stats}
+        images: Any = generator.apply(variables, z, labels)
+        return jnp.mean(jnp.std(images, axis=0))
+
+    return spread
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -19,12 +19,15 @@ from dcgan_jax import calls, checkpoint, data, parallel, steps
 from dcgan_jax import config as configuration
 from dcgan_jax import state as states
 from dcgan_jax.agreement import agreeing, all_do, broadcast, check_equal, telling_of_lost_processes
+from dcgan_jax.collapse import LINES, Collapsed, Watch, retried
 from dcgan_jax.errors import TrainingError, UserError, writable_path
+from dcgan_jax.evaluation import evaluate, report
+from dcgan_jax.evaluation.evaluate import Evaluator
 from dcgan_jax.inference import TrainedGAN
 from dcgan_jax.monitor import Monitor
 from dcgan_jax.state import GANState
 from dcgan_jax.stop import Preempted, StopRequests
-from dcgan_jax.workdir import Claim, check_data, claim, take, telling_of_a_lost_folder
+from dcgan_jax.workdir import Claim, check_data, claim, go_back, take, telling_of_a_lost_folder
 
 log = logging.getLogger("dcgan_jax")
 
@@ -60,7 +63,7 @@ def _train(config: ConfigDict, workdir: str | Path, requests: StopRequests | Non
         parallel.check_batch_size(config.batch_size, synchronised=config.sync_batch_norm)
     check_equal(_settings(config))
     with ExitStack() as stack:
-        nothing = Claim(None, None, None)
+        nothing = Claim(None, None, None, 0)
         first = jax.process_index() == 0
         claimed = all_do(lambda: claim(writable_path(workdir, "--workdir"), config, wait) if first else nothing)
         workdir = Path(workdir).expanduser()
@@ -79,6 +82,7 @@ def _train(config: ConfigDict, workdir: str | Path, requests: StopRequests | Non
                 check_data(image_set.card, claimed.card, workdir, root)
             placement = calls.placement(config, image_set)
         check_equal({"config.data.placement": placement})
+        evaluator = all_do(lambda: _evaluator(config))
         if state is None:
             state = broadcast(jax.device_get(states.create(config)))
         # Up to here nothing was written.
@@ -90,10 +94,18 @@ def _train(config: ConfigDict, workdir: str | Path, requests: StopRequests | Non
             placement,
         )
         with telling_of_a_lost_folder(workdir), ExitStack() as writing:
-            with agreeing():
-                run = _Run(config, workdir, image_set, start, placement, claimed.lock)
-                writing.enter_context(closing(run))
-            return run.train(state, requests or writing.enter_context(closing(StopRequests())))
+            requests = requests or writing.enter_context(closing(StopRequests()))
+            rollbacks = int(broadcast(np.int32(claimed.rollbacks)))
+            while True:
+                try:
+                    with ExitStack() as running:
+                        with agreeing():
+                            run = _Run(config, workdir, image_set, start, placement, evaluator, rollbacks, claimed.lock)
+                            running.enter_context(closing(run))
+                        return run.train(state, requests)
+                except Collapsed as collapsed:
+                    start, state = _rolled_back(config, workdir, collapsed, rollbacks)
+                    rollbacks += 1
 
 
 def _settings(config: ConfigDict) -> dict[str, Any]:
@@ -122,9 +134,40 @@ def _load_images(config: ConfigDict) -> data.ImageSet:
     return image_set
 
 
+def _evaluator(config: ConfigDict) -> Evaluator | None:
+    if not config.eval_every:
+        return None
+    found = evaluate.from_config(
+        config, config.eval_metrics, config.eval_features, weights=config.inception_weights, seed=config.seed
+    )
+    known = [*configuration.METRICS, *(value for recipe in found.recipes for value in recipe.values)]
+    if config.best_metric and config.best_metric not in known:
+        raise UserError(f"config.best_metric: found {config.best_metric!r}, expected one of {', '.join(known)}")
+    return found
+
+
 def _devices() -> str:
     kind = jax.devices()[0].device_kind
     return f"{jax.device_count()} device(s) ({kind}), {jax.process_count()} process(es)"
+
+
+def _spread_of(image_set: data.ImageSet) -> float:
+    """What `steps.make_spread` measures, of real images."""
+    chosen = np.sort(np.random.default_rng(0).permutation(len(image_set.images))[:1024])
+    # Not of zero for a set of one image, as in a trial: then nothing is alike.
+    return max(float(np.std(image_set.images[chosen] / 127.5, axis=0).mean()), 1e-6)
+
+
+def _rolled_back(config: ConfigDict, workdir: Path, collapsed: Collapsed, rollbacks: int) -> tuple[int, GANState]:
+    """The step to go on from after a collapse, and the state there; what came after it is set aside."""
+
+    def back() -> GANState:
+        return go_back(config, workdir, collapsed, rollbacks)
+
+    found = all_do(lambda: back() if jax.process_index() == 0 else None)
+    start, state = _shared_start(config, found)
+    assert state is not None
+    return start, state
 
 
 class _Run:
@@ -137,11 +180,17 @@ class _Run:
         image_set: data.ImageSet,
         start: int,
         placement: str,
+        evaluator: Evaluator | None,
+        rollbacks: int,
         held: TextIO | None,
     ):
         self.config, self.workdir, self.image_set, self.start = config, workdir, image_set, start
-        self.placement = placement
+        self.placement, self.evaluator, self.rollbacks = placement, evaluator, rollbacks
+        self.watch = Watch()
+        self.spread = parallel.map_step(steps.make_spread(config), donate=False)
+        self.real_spread = _spread_of(image_set)
         self.waited = 0.0  # seconds for data, since the last line of metrics
+        self.warned = False  # of a collapse
         self.stopping = False  # whether all processes have agreed to stop
         self.opened = ExitStack()
         self.checkpoints: checkpoint.Checkpoints | None = None
@@ -167,6 +216,7 @@ class _Run:
             "config": json.loads(config.to_json()),
             "versions": checkpoint.versions(),
             "data": image_set.card,
+            "rollbacks": rollbacks,
         }
 
     def close(self) -> None:
@@ -187,21 +237,22 @@ class _Run:
         config = self.config
         votes = {asked: parallel.vote(asked) for asked in (False, True)}
         state = parallel.replicate(host_state)
-        pending: tuple[range, Any, Any] | None = None
+        pending: tuple[range, Any, Any, Any] | None = None
         for number, (made, call, arguments) in enumerate(self._calls(), 1):
             state, metrics, stop = call(state, votes[self._asked_to_stop(requests, number)], *arguments)
             # The metrics of the call before: its numbers are there by now, and the device never waits for us.
             if pending:
                 self._report(*pending)
-            pending = (made, metrics, stop)
+            step = made.stop
+            pending = (made, metrics, stop, self.spread(state.generator) if self._logs(step) else None)
             if number == 1:
                 jax.block_until_ready(stop)
                 requests.hold()
-            step = made.stop
             last = step == config.num_steps
             stopping = self._should_stop(requests) and not last
             sampling = last or step % config.sample_every == 0
-            saving = last or step % config.checkpoint_every == 0 or stopping
+            evaluating = self.evaluator and (last or step % config.eval_every == 0)
+            saving = last or step % config.checkpoint_every == 0 or stopping or evaluating
             if sampling or saving:
                 values = self._report(*pending)
                 pending = None
@@ -209,6 +260,8 @@ class _Run:
                 self._check_finite(step, host_state)
                 if sampling:
                     self._sample(step, host_state)
+                if evaluating:
+                    values |= self._evaluate(step, host_state)
                 if saving and self.checkpoints and self.monitor:
                     self.monitor.sync()
                     self.checkpoints.save(step, host_state, self.meta, values)
@@ -233,7 +286,7 @@ class _Run:
 
         They are made ahead of time; counts the seconds that the loop waits for them.
         """
-        ready = calls.Calls(self.config, self.image_set, self.placement)
+        ready = calls.Calls(retried(self.config, self.rollbacks), self.image_set, self.placement)
         schedule = calls.schedule(self.start, self.config.num_steps, calls.steps_per_call(self.config))
         with closing(data.ahead(lambda made: (made, *ready(made)), schedule)) as ahead:
             while True:
@@ -244,8 +297,14 @@ class _Run:
                     return
                 yield call
 
-    def _report(self, made: range, metrics: dict[str, jax.Array], stop: jax.Array) -> dict[str, float]:
-        """Writes down what the steps of a call came to, and returns it for the last one."""
+    def _logs(self, step: int) -> bool:
+        # A call never goes beyond a step that is due for a line.
+        return step % self.config.log_every == 0 or step == self.config.num_steps
+
+    def _report(
+        self, made: range, metrics: dict[str, jax.Array], stop: jax.Array, spread: jax.Array | None
+    ) -> dict[str, float]:
+        """Writes down what the steps of a call came to, and returns it for the last one. Raises Collapsed."""
         self.stopping |= bool(parallel.first_replica(stop))
         columns = {name: np.atleast_1d(column) for name, column in parallel.first_replica(metrics).items()}
         for row, step in enumerate(range(made.start + 1, made.stop + 1)):
@@ -254,18 +313,35 @@ class _Run:
                 self._diverged(step, ", ".join(f"{name} is {value}" for name, value in sorted(values.items())))
             if self.monitor:
                 self.monitor.advance()
-        if not self.monitor:
+        if spread is None:
+            if made.start == self.start and self.monitor:
+                self.monitor.start_clock(step)
+                self.waited = 0.0
             return values
-        # A call never goes beyond a step that is due for a line.
-        logging_now = step % self.config.log_every == 0 or step == self.config.num_steps
-        if made.start == self.start and not logging_now:
-            self.monitor.start_clock(step)
-            self.waited = 0.0
-        if logging_now:
+        values["spread"] = float(parallel.first_replica(spread)) / self.real_spread
+        reason = self.watch(values)
+        values["collapsed"] = float(reason is not None)
+        if self.monitor:
             epoch = step * self.config.batch_size / len(self.image_set.images)
             self.monitor.metrics(step, values | {"epoch": round(epoch, 4)}, waited=self.waited)
             self.waited = 0.0
+        if reason:
+            self._collapsed(step, reason)
         return values
+
+    def _collapsed(self, step: int, reason: str) -> None:
+        since = step - (LINES - 1) * self.config.log_every  # of the first line that told so
+        if self.config.on_collapse != "warn":
+            raise Collapsed(step, since, reason)
+        if not self.warned:
+            log.warning(
+                "step %d: training has collapsed: %s. Checkpoints from before step %d may be better; "
+                "--config.on_collapse=rollback goes back by itself",
+                step,
+                reason,
+                since,
+            )
+        self.warned = True
 
     def _check_finite(self, step: int, state: GANState) -> None:
         # A loss stays finite a step longer than the weights that it came from.
@@ -291,6 +367,18 @@ class _Run:
         if self.monitor:
             gan = TrainedGAN(self.config, serialization.to_state_dict(state))
             self.monitor.images(f"step_{step:08d}", gan.sample(GRID, self.config.seed), step)
+
+    def _evaluate(self, step: int, state: GANState) -> dict[str, float]:
+        """Measures the samples of this step, as launch/evaluate.py does, writes that down, and returns the values."""
+        assert self.evaluator
+        gan = TrainedGAN(self.config, serialization.to_state_dict(state))
+        lines = self.evaluator(lambda indices: gan.sample_at(indices, self.config.seed), step=step)
+        values = {line["metric"]: line["value"] for line in lines}
+        if self.monitor:
+            report.append(self.workdir / report.NAME, lines)
+            self.monitor.evaluation(step, values)
+            report.curves(report.read(self.workdir / report.NAME), self.workdir / "evaluation")
+        return values
 
     def _show_reals(self) -> None:
         if self.monitor:

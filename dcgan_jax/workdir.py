@@ -5,9 +5,10 @@ Only process 0 looks at it: the others are told.
 
 import json
 import logging
+import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -17,6 +18,7 @@ from ml_collections import ConfigDict
 from dcgan_jax import checkpoint, data, lock
 from dcgan_jax import config as configuration
 from dcgan_jax import state as states
+from dcgan_jax.collapse import MOST_ROLLBACKS, Collapsed
 from dcgan_jax.errors import TrainingError, UserError, writable_path
 from dcgan_jax.monitor import last_recorded_step
 from dcgan_jax.state import GANState
@@ -30,6 +32,7 @@ class Claim(NamedTuple):
     lock: TextIO | None  # None where the folder does not exist yet
     state: GANState | None  # of the newest whole checkpoint; None where there is none
     card: dict[str, Any] | None  # of the images that it was trained on
+    rollbacks: int  # after collapses, up to that checkpoint
 
 
 def claim(workdir: Path, config: ConfigDict, wait: float) -> Claim:
@@ -49,17 +52,43 @@ def claim(workdir: Path, config: ConfigDict, wait: float) -> Claim:
                 f"workdir: {str(workdir)!r} holds {ours[0]} but no config.json, expected a run or a new folder; "
                 "pass another --workdir"
             )
-        return Claim(None, None, None)
+        return Claim(None, None, None, 0)
     held = take(workdir, wait)
     try:
         _check_history(workdir, config)  # under the lock: until then another process may have gone on
         if not checkpoint.steps(workdir):
-            return Claim(held, None, None)
+            return Claim(held, None, None, 0)
         state, meta = checkpoint.restore(workdir, states.abstract(config))
-        return Claim(held, state, meta["data"])
+        return Claim(held, state, meta["data"], meta.get("rollbacks", 0))
     except BaseException:
         held.close()
         raise
+
+
+def go_back(config: ConfigDict, workdir: Path, collapsed: Collapsed, rollbacks: int) -> GANState:
+    """The state of the best checkpoint from before a collapse; what came after it is moved to `collapsed/STEP`.
+
+    Raises TrainingError where there is none, the run wants no rollback, or there were enough.
+    """
+    before = [step for step in checkpoint.steps(workdir) if step < collapsed.since]
+    best = None
+    if before:
+        best = before[-1]
+        with suppress(UserError):  # no checkpoint has the metric yet
+            best = checkpoint.best(workdir, config.best_metric, config.best_is, before)
+    if config.on_collapse == "stop" or best is None or rollbacks >= MOST_ROLLBACKS:
+        kept = f"the checkpoint of step {best} is from before" if best else "there is no checkpoint from before"
+        tried = f" after {rollbacks} rollbacks" if rollbacks else ""
+        raise TrainingError(
+            f"{collapsed}{tried}; {kept}. Try lower learning rates in another --workdir, or go on by the same command "
+            "with --config.on_collapse=rollback"
+        )
+    aside = workdir / "collapsed" / str(collapsed.step)
+    aside.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(workdir / "metrics.jsonl", aside / "metrics.jsonl")
+    checkpoint.set_aside(workdir, newer_than=best, folder=aside)
+    log.warning("%s; going back to step %d, with half the learning rates and other noise", collapsed, best)
+    return checkpoint.restore(workdir, states.abstract(config), best)[0]
 
 
 def take(workdir: Path, wait: float = 0) -> TextIO:

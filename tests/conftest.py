@@ -88,7 +88,16 @@ def free_port() -> int:
 class Job:
     """Processes of a launcher that train together, on loopback; what they print goes into files below `folder`."""
 
-    def __init__(self, folder: Path, processes: int, devices: int, *arguments: object, each=(), **environment: str):
+    def __init__(
+        self,
+        folder: Path,
+        processes: int,
+        devices: int,
+        *arguments: object,
+        each=(),
+        script="train",
+        **environment: str,
+    ):
         """each: arguments for one process each, beside those for all."""
         folder.mkdir(parents=True, exist_ok=True)
         port = free_port()
@@ -98,7 +107,7 @@ class Job:
             own = [f"--coordinator=127.0.0.1:{port}", f"--num_processes={processes}", f"--process_id={i}"]
             with output.open("w") as file:
                 process = subprocess.Popen(
-                    [sys.executable, "launch/train.py", *own, *_prepared((*arguments, *(each[i] if each else ())))],
+                    [sys.executable, f"launch/{script}.py", *own, *_prepared((*arguments, *(each[i] if each else ())))],
                     cwd=ROOT,
                     env=os.environ | {"XLA_FLAGS": _virtual(devices)} | environment,
                     stdout=file,
@@ -121,6 +130,12 @@ class Job:
 
     def told(self) -> str:
         return "".join(output.read_text() for output in self.outputs)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    """What evaluation keeps for the next time is kept for one test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
 
 
 @pytest.fixture(scope="session")

@@ -90,10 +90,10 @@ def _box(size: tuple[int, int], proportion: float, crop: str) -> tuple[float, fl
     return left, top, left + crop_width, top + crop_height
 
 
-def grid(images: np.ndarray) -> Image.Image:
-    """Images uint8 [N, H, W, C], N at least 1, in rows of as many as columns, with 2 black pixels between them."""
+def grid(images: np.ndarray, columns: int = 0) -> Image.Image:
+    """Images uint8 [N, H, W, C], N at least 1, with 2 black pixels between them; by default as many rows as columns."""
     count, height, width, channels = images.shape
-    columns = math.ceil(math.sqrt(count))
+    columns = columns or math.ceil(math.sqrt(count))
     rows, gap = -(-count // columns), 2
     canvas = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), np.uint8)
     for i, image in enumerate(images):

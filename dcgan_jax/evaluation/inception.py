@@ -1,0 +1,237 @@
+"""The Inception network of 2015 that every published FID was computed with, and the resizing that belongs to it.
+
+Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2015), as released by Google on 2015-12-05
+with 1,008 outputs. It differs from later versions of InceptionV3 in three places: average pooling leaves the padding
+out, the last block pools by the maximum, and images are resized as TensorFlow 1 did. Modules and variables have the
+names of the file that Heusel et al.'s weights were converted to (pytorch-fid, torch-fidelity), so that one name maps to
+the other.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+SIDE = 299  # the images that it sees
+FEATURES, CLASSES = 2048, 1008
+# FID is sensitive to the reduced precision that GPUs and TPUs multiply with by default.
+PRECISION = jax.lax.Precision.HIGHEST
+EPSILON = 1e-3
+
+
+def resize(images: Array) -> Array:
+    """Float images [B, H, W, C] to [B, 299, 299, C], as tf.image.resize_bilinear of TensorFlow 1 did.
+
+    Pixel i of the result lies at i * H / 299 of the image, without the half pixel that others add, and pixels are not
+    averaged where the image is larger.
+    """
+    for axis in (2, 1):
+        below, above, share = _places(images.shape[axis])
+        low, high = jnp.take(images, below, axis), jnp.take(images, above, axis)
+        images = low + (high - low) * jnp.expand_dims(share, range(1, images.ndim - axis))
+    return images
+
+
+def _places(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each pixel of the result: the pixels below and above it, and its distance from the one below."""
+    places = np.arange(SIDE, dtype=np.float32) * np.float32(side / SIDE)
+    below = places.astype(np.int32)
+    return below, np.minimum(below + 1, side - 1), places - below
+
+
+class Conv(nn.Module):
+    """Convolution, batch norm by stored statistics, ReLU."""
+
+    features: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: int = 1
+    same: bool = True
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        shape = (*self.kernel, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        padding = [(side // 2, side // 2) if self.same else (0, 0) for side in self.kernel]
+        x = jax.lax.conv_general_dilated(
+            x, kernel, (self.stride,) * 2, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=PRECISION
+        )
+        ones, zeros = nn.initializers.ones, nn.initializers.zeros
+        scale, bias = self.param("scale", ones, shape[-1:]), self.param("bias", zeros, shape[-1:])
+        mean, var = self.param("mean", zeros, shape[-1:]), self.param("var", ones, shape[-1:])
+        return nn.relu((x - mean) * (scale * jax.lax.rsqrt(var + EPSILON)) + bias)
+
+
+def _shrink(x: Array) -> Array:
+    return nn.max_pool(x, (3, 3), (2, 2))
+
+
+def _average(x: Array) -> Array:
+    return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
+
+
+def _maximum(x: Array) -> Array:
+    return nn.max_pool(x, (3, 3), padding="SAME")
+
+
+class Block(nn.Module):
+    """A block of parallel branches, joined by channels.
+
+    Each branch is a chain of convolutions, name to (features, kernel); `shrink` names those of stride 2, without
+    padding. The entries of a list are convolutions beside one another, on the same input. A branch may begin with a
+    function, and `end` is a branch by itself.
+    """
+
+    branches: tuple
+    shrink: frozenset[str] = frozenset()
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        return jnp.concatenate([self._branch(branch, x) for branch in self.branches], -1)
+
+    def _branch(self, branch: tuple, x: Array) -> Array:
+        for part in branch:
+            if callable(part):
+                x = part(x)
+            elif isinstance(part[0], str):
+                x = self._conv(x, *part)
+            else:
+                x = jnp.concatenate([self._conv(x, *conv) for conv in part], -1)
+        return x
+
+    def _conv(self, x: Array, name: str, features: int, kernel: tuple[int, int] = (1, 1)) -> Array:
+        shrinks = name in self.shrink
+        return Conv(features, kernel, 2 if shrinks else 1, same=not shrinks, name=name)(x)
+
+
+def _block_a(pooled: int, name: str) -> Block:
+    """Figure 5 of Szegedy et al."""
+    return Block(
+        (
+            (("branch1x1", 64),),
+            (("branch5x5_1", 48), ("branch5x5_2", 64, (5, 5))),
+            (("branch3x3dbl_1", 64), ("branch3x3dbl_2", 96, (3, 3)), ("branch3x3dbl_3", 96, (3, 3))),
+            (_average, ("branch_pool", pooled)),
+        ),
+        name=name,
+    )
+
+
+def _block_b(name: str) -> Block:
+    """From 35x35 to 17x17."""
+    return Block(
+        (
+            (("branch3x3", 384, (3, 3)),),
+            (("branch3x3dbl_1", 64), ("branch3x3dbl_2", 96, (3, 3)), ("branch3x3dbl_3", 96, (3, 3))),
+            (_shrink,),
+        ),
+        frozenset({"branch3x3", "branch3x3dbl_3"}),
+        name=name,
+    )
+
+
+def _block_c(width: int, name: str) -> Block:
+    """Figure 6 of Szegedy et al., with n = 7."""
+    row, column = (1, 7), (7, 1)
+    return Block(
+        (
+            (("branch1x1", 192),),
+            (("branch7x7_1", width), ("branch7x7_2", width, row), ("branch7x7_3", 192, column)),
+            (
+                ("branch7x7dbl_1", width),
+                ("branch7x7dbl_2", width, column),
+                ("branch7x7dbl_3", width, row),
+                ("branch7x7dbl_4", width, column),
+                ("branch7x7dbl_5", 192, row),
+            ),
+            (_average, ("branch_pool", 192)),
+        ),
+        name=name,
+    )
+
+
+def _block_d(name: str) -> Block:
+    """From 17x17 to 8x8."""
+    return Block(
+        (
+            (("branch3x3_1", 192), ("branch3x3_2", 320, (3, 3))),
+            (
+                ("branch7x7x3_1", 192),
+                ("branch7x7x3_2", 192, (1, 7)),
+                ("branch7x7x3_3", 192, (7, 1)),
+                ("branch7x7x3_4", 192, (3, 3)),
+            ),
+            (_shrink,),
+        ),
+        frozenset({"branch3x3_2", "branch7x7x3_4"}),
+        name=name,
+    )
+
+
+def _block_e(pool: object, name: str) -> Block:
+    """Figure 7 of Szegedy et al."""
+    row, column = (1, 3), (3, 1)
+    return Block(
+        (
+            (("branch1x1", 320),),
+            (("branch3x3_1", 384), (("branch3x3_2a", 384, row), ("branch3x3_2b", 384, column))),
+            (
+                ("branch3x3dbl_1", 448),
+                ("branch3x3dbl_2", 384, (3, 3)),
+                (("branch3x3dbl_3a", 384, row), ("branch3x3dbl_3b", 384, column)),
+            ),
+            (pool, ("branch_pool", 192)),
+        ),
+        name=name,
+    )
+
+
+class Inception(nn.Module):
+    """The network: images [B, H, W, C], values in [0, 255], grey or colour, to a dictionary of float32 arrays.
+
+    '64', '192', '768' and '2048' are maps averaged over their positions, named by their channels; '2048' is what FID
+    and KID compare. 'logits_unbiased' [B, 1008] leaves the last layer's bias out, as the Inception score does;
+    'logits' has it.
+    """
+
+    @nn.compact
+    def __call__(self, images: Array) -> dict[str, Array]:
+        if images.shape[-1] == 1:
+            images = jnp.repeat(images, 3, axis=-1)
+        x = (resize(images.astype(jnp.float32)) - 128) / 128
+        taps = {}
+
+        def tap(x: Array) -> Array:
+            taps[str(x.shape[-1])] = x.mean((1, 2))
+            return x
+
+        x = Conv(32, (3, 3), 2, same=False, name="Conv2d_1a_3x3")(x)
+        x = Conv(32, (3, 3), same=False, name="Conv2d_2a_3x3")(x)
+        x = Conv(64, (3, 3), name="Conv2d_2b_3x3")(x)
+        x = tap(_shrink(x))
+        x = Conv(80, name="Conv2d_3b_1x1")(x)
+        x = Conv(192, (3, 3), same=False, name="Conv2d_4a_3x3")(x)
+        x = tap(_shrink(x))
+        for pooled, name in ((32, "Mixed_5b"), (64, "Mixed_5c"), (64, "Mixed_5d")):
+            x = _block_a(pooled, name)(x)
+        x = _block_b("Mixed_6a")(x)
+        for width, name in ((128, "Mixed_6b"), (160, "Mixed_6c"), (160, "Mixed_6d"), (192, "Mixed_6e")):
+            x = _block_c(width, name)(x)
+        x = tap(x)
+        x = _block_d("Mixed_7a")(x)
+        x = _block_e(_average, "Mixed_7b")(x)
+        x = tap(_block_e(_maximum, "Mixed_7c")(x))
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (FEATURES, CLASSES))
+        unbiased = jnp.dot(taps["2048"], kernel, precision=PRECISION)
+        bias = self.param("bias", nn.initializers.zeros, (CLASSES,))
+        return taps | {"logits_unbiased": unbiased, "logits": unbiased + bias}
+
+
+@functools.cache
+def shapes() -> dict[str, Any]:
+    """Shape and dtype of each parameter, as nested dictionaries."""
+    images = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
+    return jax.eval_shape(Inception().init, jax.random.key(0), images)["params"]

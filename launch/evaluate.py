@@ -1,0 +1,130 @@
+"""Measures of quality: python launch/evaluate.py --workdir=DIR --metrics=fid50k_train,prdc10k_train [--step=N|best|all]
+
+    python launch/evaluate.py --images=GENERATED --images=REAL --metrics=fid50k,prdc10k
+
+Of a run, the metrics are, with any number of samples: fid50k_train, fid10k_test (against held-out images),
+kid50k_train, is50k, prdc10k_train (precision, recall, density, coverage), memorisation10k. Results are printed, added
+to DIR/evaluation.jsonl, and drawn in DIR/evaluation/. The real images are those of the run's configuration.
+
+The second form compares two sets of images of any origin: folders, zips or tars of files, .npz or .npy, prepared sets.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cli
+import numpy as np
+import processes
+from absl import flags
+
+from dcgan_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from dcgan_jax.evaluation.evaluate import Evaluator
+    from dcgan_jax.evaluation.extraction import Reader
+    from dcgan_jax.inference import TrainedGAN
+
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, such as runs/digits")
+METRICS = flags.DEFINE_string("metrics", None, "what to measure, such as fid50k_train,prdc10k_train")
+STEP = flags.DEFINE_string("step", None, "a checkpoint's step, 'best', or 'all'; the newest by default")
+FEATURES = flags.DEFINE_string("features", "inception", "'inception', 'classifier', or MODULE:FUNCTION of your own")
+WEIGHTS = flags.DEFINE_string("inception_weights", "", "file of Inception's weights; by default found or fetched")
+IMAGES = flags.DEFINE_multi_string("images", [], "given twice: generated images, then real ones")
+DATA = flags.DEFINE_string("data", None, "where the training images are now, in place of the run's data.path")
+TEST = flags.DEFINE_string("test", None, "where the held-out images are, in place of the run's data.test")
+PREPARED = flags.DEFINE_string("prepared", None, "folder of prepared sets, in place of the run's data.prepared")
+SEED = flags.DEFINE_integer("seed", 0, "which samples")
+
+
+def main() -> None:
+    from dcgan_jax import heap
+
+    heap.keep()
+    processes.start()
+    if not METRICS.value:
+        raise UserError("--metrics: missing, expected names such as fid50k_train,prdc10k_train; see --help")
+    if bool(WORKDIR.value) == bool(IMAGES.value) or len(IMAGES.value) not in (0, 2):
+        raise UserError("--workdir: expected either this, the folder of a run, or --images twice: generated, then real")
+    if IMAGES.value:
+        compare()
+    else:
+        measure(Path(WORKDIR.value))
+
+
+def measure(workdir: Path) -> None:
+    """Measures checkpoints of a run."""
+    import jax
+
+    from dcgan_jax import monitor
+    from dcgan_jax.evaluation import evaluate, report
+    from dcgan_jax.inference import load
+
+    gan = load(workdir)
+    steps = _steps(workdir, gan)
+    config = gan.config.copy_and_resolve_references()
+    for name, value in (("path", DATA.value), ("test", TEST.value), ("prepared", PREPARED.value)):
+        if value is not None:
+            config.data[name] = value
+    evaluator = evaluate.from_config(config, METRICS.value, FEATURES.value, weights=WEIGHTS.value, seed=SEED.value)
+    for step in steps:
+        gan = load(workdir, step)
+
+        def read(indices: np.ndarray, gan: "TrainedGAN" = gan) -> np.ndarray:
+            return gan.sample_at(indices, SEED.value)
+
+        lines = evaluator(read, step=gan.step)
+        if jax.process_index() == 0:
+            report.append(workdir / report.NAME, lines)
+            monitor.add_scalars(workdir / "tensorboard", gan.step, {line["metric"]: line["value"] for line in lines})
+            tell(lines)
+            for line in lines:
+                if "closest" in line:
+                    _show_closest(line, read, evaluator, workdir / "evaluation")
+    if jax.process_index() == 0:
+        for file in report.curves(report.read(workdir / report.NAME), workdir / "evaluation"):
+            print(file)
+
+
+def compare() -> None:
+    """Measures one set of images against another."""
+    from dcgan_jax.evaluation import evaluate, images
+
+    fake, real = (images.open_images(path, PREPARED.value or "data/prepared") for path in IMAGES.value)
+    evaluator = evaluate.of_images(fake, real, METRICS.value, FEATURES.value, weights=WEIGHTS.value)
+    tell(evaluator(lambda indices: fake.images[indices], images=IMAGES.value))
+
+
+def tell(lines: list[dict]) -> None:
+    """Prints results, a line each."""
+    for line in lines:
+        error = f" +- {line['standard_error']:.3g}" if line.get("standard_error") else ""
+        step = f"step {line['step']}  " if "step" in line else ""
+        by = line["features"] + (f", accuracy {line['accuracy']:.1%}" if "accuracy" in line else "")
+        print(f"{step}{line['metric']} {line['value']:.6g}{error}  ({by}; {line['images_per_sec']:.0f} images/s)")
+
+
+def _steps(workdir: Path, newest: "TrainedGAN") -> list[int]:
+    from dcgan_jax import checkpoint
+
+    if STEP.value is None:
+        return [newest.step]
+    if STEP.value == "all":
+        return checkpoint.steps(workdir)
+    if STEP.value == "best":
+        return [checkpoint.best(workdir, newest.config.best_metric, newest.config.best_is)]
+    if not STEP.value.isdecimal():
+        raise UserError(f"--step: found {STEP.value!r}, expected a checkpoint's step, 'best' or 'all'")
+    return [int(STEP.value)]
+
+
+def _show_closest(line: dict, read: "Reader", evaluator: "Evaluator", folder: Path) -> None:
+    from dcgan_jax.evaluation import report
+
+    samples, images, _ = (np.array(column) for column in zip(*line["closest"], strict=True))
+    file = folder / f"{line['metric']}_step_{line['step']:08d}.png"
+    report.neighbours(read(samples), evaluator.references["train"].image_set.images[images], file)
+    print(file)
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)

@@ -1,0 +1,198 @@
+"""Measuring: the same numbers on any devices and processes, in training and afterwards, and never of something else."""
+
+import os
+
+import numpy as np
+import pytest
+from conftest import ROOT, SMALL, Job, launch
+from own_features import blocks, blocks_and_logits
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from dcgan_jax.data import ImageSet
+from dcgan_jax.errors import UserError
+from dcgan_jax.evaluation import evaluate, extraction, extractors, features, report, store
+from dcgan_jax.evaluation.recipes import parse_bare
+from dcgan_jax.evaluation.reference import Reference
+
+OWN = {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])}
+METRICS = "fid100_train,prdc100_train,memorisation100"
+EVALUATED = ("--config.eval_features=own_features:blocks", "--config.eval_every=20", f"--config.eval_metrics={METRICS}")
+
+
+def pictures(count, seed=0, side=8):
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, 3), np.uint8)
+
+
+def image_set(count, seed=0):
+    found = pictures(count, seed)
+    return ImageSet(found, None, {"sha256": {"images": features.digest(found)}})
+
+
+def extractor(function=blocks):
+    return extractors.own(function, "tests:blocks", pictures(2))
+
+
+def test_features_come_in_order_whatever_the_batches():
+    found = pictures(300)
+    own = extractor()
+    expected = np.asarray(blocks(found))
+    for sizes in ([300], [1, 7, 292], [150, 150]):
+        parts = np.split(found, np.cumsum(sizes)[:-1])
+        np.testing.assert_array_equal(features.joined(list(own.stream(parts))).vectors, own(found).vectors)
+    np.testing.assert_allclose(own(found).vectors, expected, rtol=1e-6)
+
+
+def test_the_moments_of_a_stream_are_those_of_its_vectors(monkeypatch):
+    monkeypatch.setattr(extraction, "BLOCK", 64)
+    found = pictures(300)
+    moments = extraction.extract_moments(extractor(), lambda indices: found[indices], np.arange(300), "")
+    vectors = extractor()(found).vectors.astype(np.float64)
+    np.testing.assert_allclose(moments.mean, vectors.mean(0), rtol=1e-9)
+    np.testing.assert_allclose(moments.covariance, np.cov(vectors.T), rtol=1e-9, atol=1e-15)
+
+
+def test_a_function_is_told_from_another_of_its_name():
+    assert extractor().digest != extractors.own(lambda x: blocks(x) * 2, "tests:blocks", pictures(2)).digest
+    with pytest.raises(UserError, match=r"expected \(2, F\)"):
+        extractors.own(lambda x: blocks(x)[:1], "tests:blocks", pictures(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("inceptoin", "one of inception, classifier"), ("no_such:thing", "cannot be imported"), ("math:no", "imported")],
+)
+def test_features_that_do_not_exist_are_told(name, expected):
+    with pytest.raises(UserError, match=expected):
+        extractors.named(name, image_set(10))
+
+
+def test_what_was_computed_is_taken_for_nothing_else(monkeypatch):
+    computed = []
+    real = extraction.extract
+
+    def counting(*arguments):
+        computed.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr("dcgan_jax.evaluation.reference.extract", counting)
+
+    def vectors(image_set, extractor, count=50):
+        return Reference(image_set, extractor).vectors(count)
+
+    first = vectors(image_set(100), extractor())
+    np.testing.assert_array_equal(first, vectors(image_set(100), extractor()))
+    assert len(computed) == 1
+    vectors(image_set(100), extractor(), 60)  # another count
+    vectors(image_set(100, seed=1), extractor())  # other images
+    vectors(image_set(100), extractors.own(lambda x: blocks(x) * 2, "tests:blocks", pictures(2)))  # other features
+    assert len(computed) == 4
+
+
+def test_damaged_or_exchanged_files_are_computed_again(caplog):
+    first = Reference(image_set(100), extractor()).vectors(100)
+    (file,) = store.folder().glob("vectors-*.npz")
+    for content in (b"", b"PK\3\4 nothing", file.read_bytes()[:-100]):
+        file.write_bytes(content)
+        np.testing.assert_array_equal(Reference(image_set(100), extractor()).vectors(100), first)
+        assert "computing it again" in caplog.text
+        caplog.clear()
+    Reference(image_set(90), extractor()).vectors(90)
+    (other,) = (path for path in store.folder().glob("vectors-*.npz") if path != file)
+    file.write_bytes(other.read_bytes())
+    np.testing.assert_array_equal(Reference(image_set(100), extractor()).vectors(100), first)
+    assert "computed for something else" in caplog.text
+
+
+def evaluator(metrics, fake, real, function=blocks):
+    own = extractor(function)
+    recipes = parse_bare(metrics, len(fake.images))
+    return evaluate.Evaluator(recipes, own, {"train": Reference(real, own)})
+
+
+def measured(metrics, fake, real, function=blocks):
+    lines = evaluator(metrics, fake, real, function)(lambda indices: fake.images[indices])
+    return {line["metric"]: line["value"] for line in lines}
+
+
+def test_real_digits_are_nearer_to_real_ones_than_noise_is():
+    digits = (load_digits().images[..., None] * 15.9).astype(np.uint8)
+    order = np.random.default_rng(0).permutation(len(digits))
+    halves = [
+        ImageSet(half, None, {"sha256": {"images": features.digest(half)}}) for half in np.split(digits[order[:-1]], 2)
+    ]
+    noise = halves[0]._replace(images=np.random.default_rng(0).permuted(halves[0].images.reshape(898, 64), axis=1))
+    noise = noise._replace(images=noise.images.reshape(898, 8, 8, 1))
+    same, other = (
+        measured("fid,prdc,memorisation,is", fake, halves[1], blocks_and_logits) for fake in (halves[0], noise)
+    )
+    copied = measured("memorisation", halves[1], halves[1])
+    assert same["fid"] < 0.2 * other["fid"]
+    for name in ("precision", "recall", "density", "coverage"):
+        assert same[name] > 0.7 > other[name]
+    assert 0.4 < same["memorisation"] < 0.6
+    assert other["memorisation"] < 0.1
+    assert copied["memorisation"] == 1
+    assert 1 < same["is"] < 2
+
+
+@pytest.mark.parametrize(
+    ("metrics", "count", "expected"),
+    [
+        ("fid", 16, "expected more than the 16 features"),
+        ("is", 200, "needs classes"),
+        ("kid", 200, "at least 1000"),
+    ],
+)
+def test_too_few_images_are_told_with_the_reason(metrics, count, expected):
+    with pytest.raises(UserError, match=expected):
+        evaluator(metrics, image_set(count), image_set(count, 1))
+
+
+def values(file):
+    return {(line["step"], line["metric"]): line["value"] for line in report.read(file)}
+
+
+@pytest.fixture(scope="module")
+def evaluated_run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("evaluated") / "run"
+    best = ("--config.best_metric=fid100_train", "--config.keep=1")
+    done = launch("train", *SMALL, *EVALUATED, *best, "--config.num_steps=60", f"--workdir={workdir}", **OWN)
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def test_training_measures_what_is_measured_afterwards(evaluated_run, tmp_path):
+    in_training = values(evaluated_run / report.NAME)
+    assert {step for step, _ in in_training} == {20, 40, 60}
+    steps = sorted(int(path.name) for path in (evaluated_run / "checkpoints").iterdir())
+    best = min((20, 40, 60), key=lambda step: in_training[step, "fid100_train"])
+    assert steps == sorted({best, 60})
+    copy = tmp_path / "run"
+    launch_evaluate(evaluated_run, copy, "--step=all")
+    assert values(copy / report.NAME) == {key: value for key, value in in_training.items() if key[0] in steps}
+    assert (evaluated_run / "evaluation" / "fid100_train.png").stat().st_size > 1000
+    assert Image.open(copy / "evaluation" / f"memorisation100_step_{best:08d}.png").size == (8 * 18 - 2, 4 * 18 - 2)
+
+
+def launch_evaluate(run, copy, *arguments, devices=1, processes=1):
+    """Measures a run's checkpoints, in a copy of its folder that has nothing but them."""
+    copy.mkdir()
+    (copy / "checkpoints").symlink_to(run / "checkpoints")
+    arguments = (f"--workdir={copy}", f"--metrics={METRICS}", "--features=own_features:blocks", *arguments)
+    arguments += (f"--prepared={os.environ['DCGAN_TEST_PREPARED']}",)
+    if processes == 1:
+        done = launch("evaluate", *arguments, devices=devices, **OWN)
+        assert done.returncode == 0, done.stderr
+        return
+    with Job(copy / "job", processes, devices, *arguments, script="evaluate", **OWN) as job:
+        assert job.wait() == [0] * processes, job.told()
+
+
+@pytest.mark.parametrize(("processes", "devices"), [(1, 2), (1, 4), (2, 1)])
+def test_devices_and_processes_measure_the_same(evaluated_run, tmp_path, processes, devices):
+    launch_evaluate(evaluated_run, tmp_path / "run", "--step=best", processes=processes, devices=devices)
+    found, expected = values(tmp_path / "run" / report.NAME), values(evaluated_run / report.NAME)
+    assert len(found) == 6
+    for key, value in found.items():
+        assert value == pytest.approx(expected[key], rel=1e-9)

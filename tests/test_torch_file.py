@@ -1,0 +1,126 @@
+"""Files that torch.save wrote (golden/torch_*.pth), read without PyTorch and without running anything."""
+
+import io
+import pickle
+import zipfile
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from dcgan_jax.errors import UserError
+from dcgan_jax.interop import torch_file
+
+GOLDEN = ROOT / "tests" / "golden"
+LAYOUTS = ("torch_archive.pth", "torch_stream.pth")
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_what_was_saved_is_read(name):
+    found = torch_file.read(GOLDEN / name)
+    shared = np.arange(12, dtype=np.float32).reshape(3, 4)
+    np.testing.assert_allclose(found["a.weight"], [[1.5410, -0.2934, -2.1788], [0.5684, -1.0845, -1.3986]], atol=1e-4)
+    assert found["half"].dtype == np.float16
+    np.testing.assert_array_equal(found["brain"], np.float32([1.5, -2.25]))
+    assert found["brain"].dtype == np.float32
+    assert found["long"].shape == ()
+    assert found["long"] == 7
+    np.testing.assert_array_equal(found["turned"], shared.T)
+    np.testing.assert_array_equal(found["row"], shared[1])
+    assert found["flags"].tolist() == [True, False]
+    assert found["empty"].shape == (0, 3)
+    assert found["param"].tolist() == [1, 1]
+    assert found["nested"] == {"epoch": 3, "lr": 0.5, "names": ["x", "y"], "nothing": None}
+
+
+class Trap:
+    """What a pickle would call."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def archive(tmp_path, content, **entries):
+    file = tmp_path / "file.pth"
+    with zipfile.ZipFile(file, "w") as writer:
+        writer.writestr("file/data.pkl", content)
+        for name, value in entries.items():
+            writer.writestr(f"file/{name}", value)
+    return file
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 4, 5])
+def test_nothing_in_a_file_is_run(tmp_path, protocol):
+    told = tmp_path / "ran"
+    trap = pickle.dumps({"weight": Trap(open, str(told), "w")}, protocol)
+    file = tmp_path / "stream.pth"
+    file.write_bytes(trap)
+    for path in (archive(tmp_path, trap), file):
+        with pytest.raises(UserError, match="cannot be read"):
+            torch_file.read(path)
+    assert not told.exists()
+
+
+def test_a_call_is_named(tmp_path):
+    with pytest.raises(UserError, match="it would call '__builtin__ eval'"):
+        torch_file.read(archive(tmp_path, pickle.dumps({"weight": Trap(eval, "1")}, 2)))
+
+
+def test_lists_that_hold_themselves_end(tmp_path):
+    itself = []
+    itself.append(itself)
+    with pytest.raises(UserError):
+        torch_file.read(archive(tmp_path, pickle.dumps({"weight": itself}, 2)))
+
+
+def test_lists_of_lists_take_no_time(tmp_path):
+    many = ["ha"]
+    for _ in range(60):  # 2^60 texts, if each were made anew
+        many = [many, many]
+    assert len(torch_file.read(archive(tmp_path, pickle.dumps({"weight": many}, 2)))["weight"]) == 2
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_damaged_file_is_told_or_read(tmp_path, name):
+    content = (GOLDEN / name).read_bytes()
+    rng = np.random.default_rng(0)
+    file = tmp_path / "damaged.pth"
+    for _ in range(300):
+        damaged = bytearray(content)
+        for place in rng.integers(0, len(content), 3):
+            damaged[place] = rng.integers(256)
+        file.write_bytes(damaged if rng.random() < 0.5 else damaged[: rng.integers(len(content))])
+        with suppress(UserError):
+            torch_file.read(file)
+
+
+def test_a_tensor_beyond_its_numbers_is_refused(tmp_path):
+    tensor = torch_file._Tensor(torch_file._Storage("0", np.float32, 4), 1, (2, 2), (2, 1))
+    with pytest.raises(torch_file._Unreadable, match="does not fit"):
+        torch_file._array(tensor, np.zeros(4, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(b"", "cannot be read"), (b"text", "cannot be read"), (pickle.dumps([1], 2), "cannot be read")],
+)
+def test_what_is_no_such_file(tmp_path, content, expected):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(UserError, match=expected):
+        torch_file.read(tmp_path / "file")
+    with pytest.raises(UserError, match="does not exist"):
+        torch_file.read(tmp_path / "absent")
+
+
+def test_the_archive_must_hold_a_dictionary(tmp_path):
+    with pytest.raises(UserError, match="it holds a list"):
+        torch_file.read(archive(tmp_path, pickle.dumps([1], 2)))
+    other = io.BytesIO()
+    zipfile.ZipFile(other, "w").close()
+    (tmp_path / "empty.zip").write_bytes(other.getvalue())
+    with pytest.raises(UserError, match="0 entries"):
+        torch_file.read(tmp_path / "empty.zip")
