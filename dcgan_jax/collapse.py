@@ -1,24 +1,21 @@
 """Whether training has collapsed: a rule on what the log shows anyway.
 
-A run counts as collapsed when in each of the last five lines of its log one and the same of these held:
+A run counts as collapsed when one and the same of these has held in every line of its log for at least 100 steps and
+five lines:
 
-- alike: the samples of a fixed set of z are nearly one image. `spread`, the standard deviation of a pixel over them,
-  averaged over pixels and divided by the same of real images, is below 0.1.
+- alike: the samples of a fixed set of z are nearly one image, after they were not. `spread`, the standard deviation of
+  a pixel over them, averaged over pixels and divided by that of real images, is below 0.1, and has once been above.
 - lost: the discriminator has won, and teaches nothing any more. It is right on 99.5% of real and of generated images,
   and at least half of its logits are saturated (beyond 10 on either side, where the loss is flat).
-
-A run that is young is spared: its generator has not begun to paint in the first ten lines.
 
 `config.on_collapse` says what then: 'warn' goes on, 'stop' ends the run, 'rollback' goes back to the best checkpoint
 from before (by `config.best_metric`, or the newest of them) and tries again, at most three times.
 """
 
-from collections import deque
 
 from ml_collections import ConfigDict
 
-LINES = 5
-YOUNG = 10
+STEPS, LINES = 100, 5
 ALIKE = 0.1
 RIGHT, SATURATED = 0.995, 0.5
 MOST_ROLLBACKS = 3
@@ -48,21 +45,25 @@ class Watch:
     """Sees each line of the log and says whether the run has collapsed."""
 
     def __init__(self) -> None:
-        self._seen = 0
-        self._alike: deque[bool] = deque(maxlen=LINES)
-        self._lost: deque[bool] = deque(maxlen=LINES)
+        self._painted = False  # whether samples have ever differed: at the start they do not
+        self._held: dict[str, list[int]] = {"alike": [], "lost": []}  # the lines in a row, by their steps
 
-    def __call__(self, values: dict[str, float]) -> str | None:
-        """What is wrong, in a few words, or None. values: a line of metrics.jsonl."""
-        self._seen += 1
-        self._alike.append(values["spread"] < ALIKE)
-        self._lost.append(
-            min(values["d_accuracy_real"], values["d_accuracy_fake"]) >= RIGHT and values["d_saturated"] >= SATURATED
-        )
-        if self._seen < YOUNG:
-            return None
-        if len(self._alike) == LINES and all(self._alike):
-            return f"samples are nearly alike (spread {values['spread']:.3f} of real images')"
-        if len(self._lost) == LINES and all(self._lost):
-            return f"the discriminator tells all images apart ({values['d_saturated']:.0%} of its logits are saturated)"
+    def __call__(self, step: int, values: dict[str, float]) -> Collapsed | None:
+        """What to raise, or None. values: a line of metrics.jsonl."""
+        alike = values["spread"] < ALIKE
+        self._painted |= not alike
+        right = min(values["d_accuracy_real"], values["d_accuracy_fake"])
+        now = {
+            "alike": alike and self._painted,
+            "lost": right >= RIGHT and values["d_saturated"] >= SATURATED,
+        }
+        told = {
+            "alike": f"samples are nearly alike (spread {values['spread']:.3f} of real images')",
+            "lost": f"the discriminator tells all images apart ({values['d_saturated']:.0%} of its logits saturated)",
+        }
+        for name, holds in now.items():
+            self._held[name] = [*self._held[name], step] if holds else []
+        for name, steps in self._held.items():
+            if len(steps) >= LINES and step - steps[0] >= STEPS:
+                return Collapsed(step, steps[0], told[name])
         return None

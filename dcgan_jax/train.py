@@ -19,7 +19,7 @@ from dcgan_jax import calls, checkpoint, data, parallel, steps
 from dcgan_jax import config as configuration
 from dcgan_jax import state as states
 from dcgan_jax.agreement import agreeing, all_do, broadcast, check_equal, telling_of_lost_processes
-from dcgan_jax.collapse import LINES, Collapsed, Watch, retried
+from dcgan_jax.collapse import Collapsed, Watch, retried
 from dcgan_jax.errors import TrainingError, UserError, writable_path
 from dcgan_jax.evaluation import evaluate, report
 from dcgan_jax.evaluation.evaluate import Evaluator
@@ -319,29 +319,22 @@ class _Run:
                 self.waited = 0.0
             return values
         values["spread"] = float(parallel.first_replica(spread)) / self.real_spread
-        reason = self.watch(values)
-        values["collapsed"] = float(reason is not None)
+        collapsed = self.watch(step, values)
+        values["collapsed"] = float(collapsed is not None)
         if self.monitor:
             epoch = step * self.config.batch_size / len(self.image_set.images)
             self.monitor.metrics(step, values | {"epoch": round(epoch, 4)}, waited=self.waited)
             self.waited = 0.0
-        if reason:
-            self._collapsed(step, reason)
-        return values
-
-    def _collapsed(self, step: int, reason: str) -> None:
-        since = step - (LINES - 1) * self.config.log_every  # of the first line that told so
-        if self.config.on_collapse != "warn":
-            raise Collapsed(step, since, reason)
-        if not self.warned:
+        if collapsed and self.config.on_collapse != "warn":
+            raise collapsed
+        if collapsed and not self.warned:
             log.warning(
-                "step %d: training has collapsed: %s. Checkpoints from before step %d may be better; "
-                "--config.on_collapse=rollback goes back by itself",
-                step,
-                reason,
-                since,
+                "%s. Checkpoints from before step %d may be better; --config.on_collapse=rollback goes back by itself",
+                collapsed,
+                collapsed.since,
             )
-        self.warned = True
+        self.warned = collapsed is not None
+        return values
 
     def _check_finite(self, step: int, state: GANState) -> None:
         # A loss stays finite a step longer than the weights that it came from.

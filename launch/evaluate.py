@@ -37,9 +37,10 @@ SEED = flags.DEFINE_integer("seed", 0, "which samples")
 
 
 def main() -> None:
-    from dcgan_jax import heap
+    from dcgan_jax import compilation, heap
 
     heap.keep()
+    compilation.remember()
     processes.start()
     if not METRICS.value:
         raise UserError("--metrics: missing, expected names such as fid50k_train,prdc10k_train; see --help")
