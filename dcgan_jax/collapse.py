@@ -12,7 +12,6 @@ five lines:
 from before (by `config.best_metric`, or the newest of them) and tries again, at most three times.
 """
 
-
 from ml_collections import ConfigDict
 
 STEPS, LINES = 100, 5
