@@ -64,7 +64,8 @@ def _update(
 ) -> tuple[NetworkState, Metrics]:
     """A network after one step of its optimiser, and the metrics, all from the mean over the replicas."""
     gradients, batch_stats, metrics = _over_replicas((gradients, batch_stats, metrics), axis_name)
-    metrics |= {f"{name}_grad_norm": optax.global_norm(gradients)}
+    squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradients)]
+    metrics |= {f"{name}_grad_norm": jnp.sqrt(sum(squares))}
     updates, opt_state = optimizer.update(gradients, network.opt_state, network.params)
     return NetworkState(optax.apply_updates(network.params, updates), batch_stats, opt_state), metrics
 
