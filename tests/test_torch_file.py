@@ -89,13 +89,16 @@ def test_a_damaged_file_is_told_or_read(tmp_path, name):
     content = (GOLDEN / name).read_bytes()
     rng = np.random.default_rng(0)
     file = tmp_path / "damaged.pth"
+    whole = 0
     for _ in range(300):
         damaged = bytearray(content)
         for place in rng.integers(0, len(content), 3):
             damaged[place] = rng.integers(256)
         file.write_bytes(damaged if rng.random() < 0.5 else damaged[: rng.integers(len(content))])
-        with suppress(UserError):
+        with suppress(UserError):  # and nothing else is ever raised
             torch_file.read(file)
+            whole += 1
+    assert whole < 150  # most damage is seen; a changed number in an array cannot be
 
 
 def test_a_tensor_beyond_its_numbers_is_refused(tmp_path):

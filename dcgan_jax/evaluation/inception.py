@@ -80,9 +80,9 @@ def _maximum(x: Array) -> Array:
 class Block(nn.Module):
     """A block of parallel branches, joined by channels.
 
-    Each branch is a chain of convolutions, name to (features, kernel); `shrink` names those of stride 2, without
-    padding. The entries of a list are convolutions beside one another, on the same input. A branch may begin with a
-    function, and `end` is a branch by itself.
+    Each branch is a chain of parts. A part is a convolution, (name, features) with a 1x1 kernel or (name, features,
+    kernel); or several of these in a tuple, beside one another on the same input; or a function. `shrink` names the
+    convolutions of stride 2, which have no padding.
     """
 
     branches: tuple
