@@ -74,7 +74,8 @@ def discrepancy(x: np.ndarray, y: np.ndarray) -> float:
     """The unbiased squared maximum mean discrepancy of float64 [N, F] and [M, F], by KID's kernel."""
 
     def products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return (a @ b.T / a.shape[1] + 1) ** 3
+        base = a @ b.T / a.shape[1] + 1
+        return base * base * base  # numpy takes ** 3 through logarithms, many times slower
 
     def apart(a: np.ndarray) -> float:
         own = products(a, a)
