@@ -1,6 +1,8 @@
 """The two ways a run ends badly: a mistake of the user's, and a failure of training."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -13,6 +15,15 @@ class UserError(Exception):
 
 class TrainingError(Exception):
     """Training cannot go on (a loss that is not finite, say). Launchers print it and exit with code 1."""
+
+
+@contextmanager
+def told_of(name: str, field: str) -> Iterator[None]:
+    """Mistakes in the block are told of `name` in place of this field of the configuration: that is what the user gave."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(f"--{field}", name).replace(field, name)) from error
 
 
 def local_path(path: str | Path, name: str) -> Path:

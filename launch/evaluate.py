@@ -17,7 +17,7 @@ import numpy as np
 import processes
 from absl import flags
 
-from dcgan_jax.errors import UserError
+from dcgan_jax.errors import UserError, told_of
 
 if TYPE_CHECKING:
     from dcgan_jax.evaluation.evaluate import Evaluator
@@ -66,7 +66,8 @@ def measure(workdir: Path) -> None:
     for name, value in (("path", DATA.value), ("test", TEST.value), ("prepared", PREPARED.value)):
         if value is not None:
             config.data[name] = value
-    evaluator = evaluate.from_config(config, METRICS.value, FEATURES.value, weights=WEIGHTS.value, seed=SEED.value)
+    with told_of("--data", "config.data.path"), told_of("--test", "config.data.test"):
+        evaluator = evaluate.from_config(config, METRICS.value, FEATURES.value, weights=WEIGHTS.value, seed=SEED.value)
     for step in steps:
         gan = load(workdir, step)
 

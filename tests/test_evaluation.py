@@ -9,9 +9,11 @@ from own_features import blocks, blocks_and_logits
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from dcgan_jax.data import ImageSet
+from dcgan_jax.config import default_config
+from dcgan_jax.data import ImageSet, held_out
 from dcgan_jax.errors import UserError
 from dcgan_jax.evaluation import evaluate, extraction, extractors, features, report, store
+from dcgan_jax.evaluation.images import open_images
 from dcgan_jax.evaluation.recipes import parse_bare
 from dcgan_jax.evaluation.reference import Reference
 
@@ -196,3 +198,54 @@ def test_devices_and_processes_measure_the_same(evaluated_run, tmp_path, process
     assert len(found) == 6
     for key, value in found.items():
         assert value == pytest.approx(expected[key], rel=1e-9)
+
+
+@pytest.fixture(scope="module")
+def pictures_of_many_kinds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    (folder / "mixed").mkdir()
+    (folder / "empty").mkdir()
+    for side in (8, 16):
+        Image.fromarray(pictures(1, side=side)[0]).save(folder / "mixed" / f"{side}.png")
+    np.savez(folder / "good.npz", images=pictures(200))
+    np.savez(folder / "larger.npz", images=pictures(200, side=16))
+    np.savez(folder / "floats.npz", images=pictures(2) / 255)
+    np.savez(folder / "unnamed.npz", pictures=pictures(2))
+    np.save(folder / "objects.npy", np.array([{}]))
+    (folder / "cut.npz").write_bytes((folder / "good.npz").read_bytes()[:500])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mixed", r"8x8 \(8.png\) and 16x16 \(16.png\), expected one size|16x16 .* and 8x8"),
+        ("empty", "holds no image.*another --images=FOLDER"),
+        ("nowhere", "does not exist.*pass --images="),
+        ("nowhere.npz", "does not exist"),
+        ("floats.npz", "expected uint8"),
+        ("unnamed.npz", "it holds pictures, none of images, arr_0"),
+        ("objects.npy", "cannot be read"),
+        ("cut.npz", "cannot be read"),
+    ],
+)
+def test_images_that_cannot_be_measured_are_told(pictures_of_many_kinds, tmp_path, name, expected):
+    with pytest.raises(UserError, match=f"^--images: .*({expected})") as told:
+        open_images(str(pictures_of_many_kinds / name), str(tmp_path))
+    assert "config." not in str(told.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_of_two_sizes_are_not_compared(pictures_of_many_kinds, tmp_path):
+    fake, real = (
+        open_images(str(pictures_of_many_kinds / f"{name}.npz"), str(tmp_path)) for name in ("good", "larger")
+    )
+    with pytest.raises(UserError, match=r"images of \(8, 8, 3\) and real ones of \(16, 16, 3\), expected one size"):
+        evaluate.of_images(fake, real, "fid", "own_features:blocks")
+
+
+def test_held_out_images_that_do_not_exist_are_told_by_their_own_name(tmp_path):
+    config = default_config()
+    config.data.source, config.data.path, config.data.test = "folder", str(tmp_path), str(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="^config.data.test: .*pass --config.data.test="):
+        held_out(config)

@@ -9,7 +9,7 @@ from dcgan_jax.data.batches import Batches, ahead
 from dcgan_jax.data.files import open_source
 from dcgan_jax.data.prepare import find_or_prepare
 from dcgan_jax.data.prepared import ImageSet, cards, open_prepared, open_set
-from dcgan_jax.errors import UserError
+from dcgan_jax.errors import UserError, told_of
 
 __all__ = ["Batches", "ImageSet", "ahead", "cards", "find_or_prepare", "held_out", "load", "open_set", "open_source"]
 
@@ -33,7 +33,8 @@ def held_out(config: ConfigDict) -> ImageSet | None:
     """The images beside the training images of a validated configuration, with their labels; None if there are none.
 
     `config.data.test` names them, in place of `data.path` (for tfds, of `data.split`). Where it is '', they are tfds's
-    split 'test', idx's files t10k-..., or the folder 'test' beside one called 'train'. Raises UserError as `load` does.
+    split 'test', idx's files t10k-..., or the folder 'test' beside one called 'train'. Raises UserError as `load` does,
+    of `config.data.test`.
     """
     config = ConfigDict(config.to_dict())
     name, path = config.data.test, Path(config.data.path).expanduser()
@@ -48,7 +49,8 @@ def held_out(config: ConfigDict) -> ImageSet | None:
     if not name:
         return None
     config.data.path = name
-    return load(config, labelled=True)
+    with told_of("config.data.test", "config.data.path"):
+        return load(config, labelled=True)
 
 
 def _check_labels(labels: np.ndarray | None, num_classes: int) -> None:

@@ -28,7 +28,7 @@ Tree = Any
 
 VERSION = 1  # of what is trained and how: another one has other features
 WIDTHS = (48, 96, 192)
-STEPS, BATCH, LEARNING_RATE = 1500, 128, 2e-3
+STEPS, BATCH, LEARNING_RATE = 1000, 128, 2e-3
 HELD_OUT = 5  # without test images, every fifth is held out for the accuracy
 
 

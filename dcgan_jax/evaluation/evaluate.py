@@ -92,7 +92,10 @@ class Evaluator:
                 "--config.data.test=PATH, or measure against _train"
             )
         if recipe.metric == "fid":
-            for kind, count in (("samples", recipe.count), (f"{split} images", self.references[split].count)):
+            for kind, count in (
+                ("samples", recipe.count),
+                (f"{self.references[split].split} images", self.references[split].count),
+            ):
                 if count <= self.extractor.size:
                     raise UserError(
                         f"metrics: {recipe.name}: found {count} {kind}, expected more than the {self.extractor.size} "
@@ -101,8 +104,8 @@ class Evaluator:
                     )
         if self.references[split].count < FEWEST[recipe.metric]:
             raise UserError(
-                f"metrics: {recipe.name}: found {self.references[split].count} {split} images, expected at least "
-                f"{FEWEST[recipe.metric]}; take another measure"
+                f"metrics: {recipe.name}: found {self.references[split].count} {self.references[split].split} images, "
+                f"expected at least {FEWEST[recipe.metric]}; take another measure"
             )
 
 
@@ -154,5 +157,10 @@ def of_images(fake: data.ImageSet, real: data.ImageSet, metrics: str, features: 
     Raises UserError where a name is none, there are too few images, or the features cannot be had.
     """
     recipes = parse_bare(metrics, len(fake.images))
+    sizes = [images.images.shape[1:] for images in (fake, real)]
+    if sizes[0] != sizes[1] and features != "inception":  # which takes any
+        raise UserError(
+            f"--images: found generated images of {sizes[0]} and real ones of {sizes[1]}, expected one size"
+        )
     extractor = named(features, real, weights=weights)
     return Evaluator(recipes, extractor, {"train": Reference(real, extractor)})

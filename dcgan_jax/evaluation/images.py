@@ -6,7 +6,7 @@ import numpy as np
 
 from dcgan_jax.config import default_config
 from dcgan_jax.data import ImageSet, find_or_prepare, open_set, open_source
-from dcgan_jax.errors import UserError, local_path
+from dcgan_jax.errors import UserError, local_path, told_of
 from dcgan_jax.evaluation.features import digest
 
 ARRAYS = ("images", "arr_0")  # what an archive of arrays calls its images: launch/sample.py's, and others'
@@ -22,8 +22,11 @@ def open_images(path: str, prepared: str) -> ImageSet:
     found = local_path(path, "--images")
     if found.suffix in (".npz", ".npy"):
         return _open_array(found)
-    if (found / "card.json").exists():
-        return open_set(found)
+    with told_of("--images", "config.data.path"):
+        return open_set(found) if (found / "card.json").exists() else _open_files(path, prepared)
+
+
+def _open_files(path: str, prepared: str) -> ImageSet:
     config = default_config()
     config.data.source, config.data.path, config.data.prepared, config.data.crop = "folder", path, prepared, "none"
     source = open_source(config)
