@@ -19,11 +19,13 @@ class TrainingError(Exception):
 
 @contextmanager
 def told_of(name: str, field: str) -> Iterator[None]:
-    """Mistakes in the block are told of `name` in place of this field of the configuration: that is what the user gave."""
+    """Mistakes in the block are told of `name`, a flag or field that the user gave in place of this field."""
     try:
         yield
     except UserError as error:
-        raise UserError(str(error).replace(f"--{field}", name).replace(field, name)) from error
+        raise UserError(
+            str(error).replace(f"--{field}", f"--{name.removeprefix('--')}").replace(field, name)
+        ) from error
 
 
 def local_path(path: str | Path, name: str) -> Path:

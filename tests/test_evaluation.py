@@ -247,5 +247,5 @@ def test_images_of_two_sizes_are_not_compared(pictures_of_many_kinds, tmp_path):
 def test_held_out_images_that_do_not_exist_are_told_by_their_own_name(tmp_path):
     config = default_config()
     config.data.source, config.data.path, config.data.test = "folder", str(tmp_path), str(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="^config.data.test: .*pass --config.data.test="):
+    with pytest.raises(UserError, match=r"^config.data.test: .*pass --config.data.test="):
         held_out(config)
