@@ -1,6 +1,8 @@
 """The rule that calls a run collapsed."""
 
 import json
+import re
+import shutil
 
 import pytest
 from conftest import launch
@@ -56,28 +58,34 @@ def test_a_retried_run_is_another_one():
     configuration.validate(again[2])
 
 
-# A learning rate at which the generator paints one image by step 160, and the discriminator tells it from all others.
-TOO_HIGH = (
+# A network that learns for 50 steps as it should, and then by rates at which any network is lost within a few.
+SOUND = (
     "--config=configs/digits.py",
     "--config.image_size=16",
     "--config.width=8",
     "--config.batch_size=32",
-    "--config.generator_lr=0.1",
-    "--config.discriminator_lr=0.1",
     "--config.log_every=10",
     "--config.sample_every=1000",
     "--config.checkpoint_every=50",
     "--config.keep=10",
-    "--config.num_steps=300",
 )
+TOO_HIGH = (*SOUND, "--config.generator_lr=1", "--config.discriminator_lr=1", "--config.num_steps=250")
+
+
+@pytest.fixture(scope="module")
+def sound_run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("sound") / "run"
+    done = launch("train", *SOUND, "--config.num_steps=50", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    return workdir
 
 
 def lines(file):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_a_run_that_collapses_goes_back_and_tries_again(tmp_path):
-    workdir = tmp_path / "run"
+def test_a_run_that_collapses_goes_back_and_tries_again(sound_run, tmp_path):
+    workdir = shutil.copytree(sound_run, tmp_path / "run")
     done = launch("train", *TOO_HIGH, f"--workdir={workdir}", "--config.on_collapse=rollback")
     assert "training has collapsed" in done.stderr
     (first, *_) = sorted(int(path.name) for path in (workdir / "collapsed").iterdir())
@@ -94,7 +102,7 @@ def test_a_run_that_collapses_goes_back_and_tries_again(tmp_path):
     assert after[target + 10]["d_loss"] != next(line for line in before if line["step"] == target + 10)["d_loss"]
     if done.returncode == 0:
         steps = checkpoint.steps(workdir)
-        assert steps[-1] == 300
+        assert steps[-1] == 250
         assert checkpoint.read(workdir)[1]["rollbacks"] >= 1
         assert {path.name for path in (workdir / "collapsed" / str(first)).iterdir()} >= {"metrics.jsonl"}
     else:
@@ -102,12 +110,12 @@ def test_a_run_that_collapses_goes_back_and_tries_again(tmp_path):
         assert "after 3 rollbacks" in done.stderr
 
 
-def test_a_run_that_collapses_may_stop(tmp_path):
-    workdir = tmp_path / "run"
+def test_a_run_that_collapses_may_stop(sound_run, tmp_path):
+    workdir = shutil.copytree(sound_run, tmp_path / "run")
     done = launch("train", *TOO_HIGH, f"--workdir={workdir}", "--config.on_collapse=stop")
     assert done.returncode == 1, done.stderr
-    assert "training has collapsed: samples are nearly alike" in done.stderr
-    assert "the checkpoint of step 150 is from before" in done.stderr
+    assert "training has collapsed: " in done.stderr
+    assert re.search(r"the checkpoint of step \d+ is from before", done.stderr)
     assert checkpoint.steps(workdir)[0] == 50
 
 
