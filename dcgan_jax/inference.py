@@ -176,6 +176,11 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedGAN:
     """
     compilation.remember()
     tree, meta = checkpoint.read(workdir, step)
+    return TrainedGAN(configured(meta, workdir), tree)
+
+
+def configured(meta: dict[str, Any], workdir: str | Path) -> ConfigDict:
+    """The validated configuration in a checkpoint's meta. Raises UserError where it is none."""
     config = default_config()
     try:
         config.update(meta["config"])
@@ -183,4 +188,4 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedGAN:
         raise UserError(f"checkpoint: the configuration in {str(workdir)!r} cannot be read ({error})") from error
     if config.dtype == "float64" and jnp.result_type(float) != jnp.float64:
         config.dtype = "float32"
-    return TrainedGAN(validate(config), tree)
+    return validate(config)

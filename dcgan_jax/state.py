@@ -23,7 +23,7 @@ class NetworkState(struct.PyTreeNode):
 
 
 class Average(struct.PyTreeNode):
-    """The moving average of the generator: parameters, and batch statistics that `steps.calibrate` fits to them."""
+    """The moving average of the generator: parameters, and statistics that `calibration.calibrate` fits."""
 
     params: Tree
     batch_stats: Tree

@@ -4,13 +4,12 @@
    (section 3 of the paper). They pass through it behind one another in one batch, for its larger matrix products.
 2. The discriminator's update leaves the generator's statistics alone, and the other way round.
 3. Images are made with running statistics, so that each depends on its z alone.
-4. The moving average averages parameters; its statistics are taken anew for them (`calibrate`).
+4. The moving average averages parameters; its statistics are taken anew for them (`calibration.calibrate`).
 5. Statistics are taken over the global batch, so that one device and eight train the same network.
 
 These functions are pure. `axis_name` names the axis of the replicas; None is a single one.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -30,8 +29,6 @@ Metrics = dict[str, Array]
 
 SATURATED = 10.0  # logits beyond this on either side are where the loss is flat
 SPREAD_IMAGES = 64
-CALIBRATION_BATCH = 128
-CALIBRATION_BATCHES = 16
 
 
 def scale(images: Array, dtype: DTypeLike = jnp.float32) -> Array:
@@ -204,30 +201,3 @@ def make_spread(config: ConfigDict) -> Callable[[NetworkState], Array]:
         return jnp.mean(jnp.std(images, axis=0))
 
     return spread
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _batch_statistics(generator: models.Generator, variables: Tree, z: Array, labels: Array | None) -> Tree:
-    # With a momentum of 0 the new running statistics are the batch's own.
-    generator = generator.clone(norm_momentum=0.0, axis_name=None)
-    return generator.apply(variables, z, labels, train=True, mutable=["batch_stats"])[1]["batch_stats"]
-
-
-def calibrate(config: ConfigDict, ema: state.Average) -> state.Average:
-    """The moving average of the generator with batch statistics taken for its own parameters.
-
-    Averaged statistics would not fit averaged parameters: averaging shrinks the noise in the weights, and with it the
-    variance of what they compute. So they are the mean over 16 batches of 128 z, a function of parameters and seed,
-    on one device whatever the training ran on. A conditional generator sees every label equally often. Rule 4.
-    """
-    generator, _ = models.from_config(config)
-    key = latent.key(config.seed, latent.CALIBRATE)
-    total: Tree = None
-    for batch in range(CALIBRATION_BATCHES):
-        indices = batch * CALIBRATION_BATCH + jnp.arange(CALIBRATION_BATCH)
-        z = latent.draw(key, indices, config.latent_dim, config.prior)
-        labels = indices % config.num_classes if config.num_classes else None
-        variables = {"params": ema.params, "batch_stats": ema.batch_stats}
-        stats = _batch_statistics(generator, variables, z, labels)
-        total = stats if total is None else jax.tree.map(jnp.add, total, stats)
-    return ema.replace(batch_stats=jax.tree.map(lambda sum_: sum_ / CALIBRATION_BATCHES, total))

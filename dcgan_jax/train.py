@@ -15,7 +15,7 @@ import numpy as np
 from flax import serialization
 from ml_collections import ConfigDict
 
-from dcgan_jax import calls, checkpoint, data, parallel, steps
+from dcgan_jax import calibration, calls, checkpoint, data, parallel, steps
 from dcgan_jax import config as configuration
 from dcgan_jax import state as states
 from dcgan_jax.agreement import agreeing, all_do, broadcast, check_equal, telling_of_lost_processes
@@ -354,7 +354,7 @@ class _Run:
 
     def _calibrated(self, state: GANState) -> GANState:
         """The state with batch statistics that fit the moving average (rule 4)."""
-        return state.replace(ema=jax.device_get(steps.calibrate(self.config, state.ema)))
+        return state.replace(ema=jax.device_get(calibration.calibrate(self.config, state.ema)))
 
     def _sample(self, step: int, state: GANState) -> None:
         if self.monitor:

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from dcgan_jax import latent, models, parallel, state, steps, train
+from dcgan_jax import calibration, latent, models, parallel, state, steps, train
 
 
 def batch_of(config, seed=0):
@@ -243,7 +243,7 @@ def test_statistics_of_the_average_fit_its_parameters(tiny, num_classes):
     # Rule 4: with its running statistics the averaged generator makes what it makes with a large batch's own.
     config = tiny(num_classes=num_classes)
     after, _ = run(config, 10)
-    ema = steps.calibrate(config, after.ema)
+    ema = calibration.calibrate(config, after.ema)
     generator, _ = models.from_config(config)
     z = latent.draw(latent.key(9, latent.SAMPLE), jnp.arange(512), config.latent_dim, config.prior)
     labels = jnp.arange(512) % num_classes if num_classes else None
@@ -252,7 +252,7 @@ def test_statistics_of_the_average_fit_its_parameters(tiny, num_classes):
     batch, _ = generator.apply(variables, z, labels, train=True, mutable=["batch_stats"])
     spread = batch.std()
     assert jnp.abs(running - batch).mean() < 0.1 * spread
-    again = steps.calibrate(config, ema)
+    again = calibration.calibrate(config, ema)
     assert equal(again.batch_stats, ema.batch_stats), "a function of parameters and seed alone"
 
 

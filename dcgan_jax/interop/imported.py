@@ -1,0 +1,105 @@
+"""A checkpoint of this project's own from networks that were trained elsewhere."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from ml_collections import ConfigDict
+
+from dcgan_jax import calibration, checkpoint, latent, models, state
+from dcgan_jax import config as configuration
+from dcgan_jax.errors import UserError, writable_path
+from dcgan_jax.interop.networks import Networks
+
+log = logging.getLogger("dcgan_jax")
+
+
+def save(
+    networks: Networks,
+    out: str | Path,
+    *,
+    recipe: str,
+    about: dict[str, Any],
+    step: int = 1,
+    images: np.ndarray | None = None,
+) -> None:
+    """Writes `out/config.json` and `out/checkpoints/STEP`, which `dcgan_jax.load` and training open.
+
+    recipe: of the configuration that the networks' fields are put into. about: kept in the checkpoint's meta.
+    images: uint8 [N, H, W, C], for the discriminator's running statistics, where it comes without; by default 2,048
+    generated ones. The generator's, where it comes without, are taken as for a moving average (`calibration`).
+    A network that is missing is that of the seed, untrained, and a line of the log says so.
+    Raises UserError where `out` exists, or the images do not fit.
+    """
+    out = writable_path(out, "--out")
+    if out.exists():
+        raise UserError(f"--out: {str(out)!r} exists, expected a new folder; pass another --out")
+    config = _config(networks.fields, recipe)
+    shape = (*config.image_size, config.channels)
+    if images is not None and (images.shape[1:] != shape or len(images) < 2):
+        raise UserError(f"--images: found {images.shape}, expected (2 or more, {', '.join(map(str, shape))})")
+    host = jax.device_get(_state(config, networks, images)).replace(step=np.int32(step))
+    out.mkdir(parents=True)
+    meta = {"config": json.loads(config.to_json()), "versions": checkpoint.versions(), "data": {}, "imported": about}
+    with closing(checkpoint.Checkpoints(out, keep=1)) as checkpoints:
+        checkpoints.save(step, host, meta)
+        checkpoints.wait()
+    (out / "config.json").write_text(config.to_json(indent=2) + "\n")
+
+
+def _config(fields: dict[str, Any], recipe: str) -> ConfigDict:
+    config = configuration.recipe(recipe)
+    config.update(fields)
+    # As the files in configs/ have it, where the widths double.
+    config.features, config.width = (), fields["features"][0]
+    config.strides = () if set(fields["strides"]) == {2} else fields["strides"]
+    if configuration.layers(config)[0] != fields["features"]:
+        config.features = fields["features"]
+    return configuration.validate(config)
+
+
+def _state(config: ConfigDict, networks: Networks, images: np.ndarray | None) -> state.GANState:
+    current = state.create(config)
+    for name, variables in (("generator", networks.generator), ("discriminator", networks.discriminator)):
+        if variables is None:
+            log.warning("no weights of a %s were given: it is an untrained one", name)
+            continue
+        kept = getattr(current, name)
+        stats = variables.batch_stats or kept.batch_stats
+        current = current.replace(**{name: kept.replace(params=variables.params, batch_stats=stats)})
+    generator = current.generator
+    ema = state.Average(generator.params, generator.batch_stats)
+    if networks.generator is None or networks.generator.batch_stats is None:
+        ema = calibration.calibrate(config, ema)
+        current = current.replace(generator=generator.replace(batch_stats=ema.batch_stats))
+    current = current.replace(ema=ema)
+    if networks.discriminator is None or networks.discriminator.batch_stats is None:
+        discriminator = current.discriminator
+        tree = {"params": discriminator.params, "batch_stats": discriminator.batch_stats}
+        batches = _generated(config, ema) if images is None else _given(config, images)
+        stats = calibration.statistics(models.from_config(config)[1], tree, batches)
+        current = current.replace(discriminator=discriminator.replace(batch_stats=stats))
+    return current
+
+
+def _generated(config: ConfigDict, ema: state.Average) -> Iterator[tuple[Array, None]]:
+    generator, _ = models.from_config(config)
+    variables = {"params": ema.params, "batch_stats": ema.batch_stats}
+    for number in range(calibration.BATCHES):
+        indices = number * calibration.BATCH + jnp.arange(calibration.BATCH)
+        z = latent.draw(latent.key(config.seed, latent.SAMPLE), indices, config.latent_dim, config.prior)
+        yield jax.jit(generator.apply)(variables, z), None
+
+
+def _given(config: ConfigDict, images: np.ndarray) -> Iterator[tuple[Array, None]]:
+    order = np.random.default_rng(config.seed).permutation(len(images))
+    size = min(calibration.BATCH, len(images))
+    for start in range(0, len(images) - size + 1, size):
+        yield jnp.asarray(images[np.sort(order[start : start + size])] / 127.5 - 1, jnp.float32), None

@@ -1,0 +1,44 @@
+"""Writes a run's networks for others: python launch/export_weights.py --format=torch --workdir=DIR [--out=FOLDER]
+
+netG.pth and netD.pth are state dicts of PyTorch's DCGAN example, which load by
+
+    netG.load_state_dict(torch.load("netG.pth", weights_only=True))
+
+netG is the moving average, which samples are made by. Networks of the recipe `torch` have the example's form.
+"""
+
+from pathlib import Path
+
+import cli
+from absl import flags
+
+from dcgan_jax.errors import UserError, writable_path
+
+FORMAT = flags.DEFINE_enum("format", None, ["torch"], "what to write")
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, such as runs/celeba")
+STEP = flags.DEFINE_integer("step", None, "checkpoint; the newest by default")
+OUT = flags.DEFINE_string("out", None, "new folder; in WORKDIR/exported by default")
+
+
+def main() -> None:
+    from dcgan_jax import checkpoint
+    from dcgan_jax.inference import configured
+    from dcgan_jax.interop import torch_networks, torch_writer
+
+    for flag, value in (("--format", FORMAT.value), ("--workdir", WORKDIR.value)):
+        if value is None:
+            raise UserError(f"{flag}: missing, expected --format=torch and --workdir=DIR; see --help")
+    tree, meta = checkpoint.read(WORKDIR.value, STEP.value)
+    step = int(tree["step"])
+    out = writable_path(OUT.value or Path(WORKDIR.value) / "exported" / f"torch_step_{step:08d}", "--out")
+    if out.exists():
+        raise UserError(f"--out: {str(out)!r} exists, expected a new folder; pass another --out, or remove it")
+    state_dicts = torch_networks.to_state_dicts(configured(meta, WORKDIR.value), tree, step)
+    out.mkdir(parents=True)
+    for name, arrays in state_dicts.items():
+        torch_writer.write(out / f"{name}.pth", arrays)
+    print(out)
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)

@@ -1,0 +1,224 @@
+"""PyTorch's DCGAN example: its weights in, ours out.
+
+python tests/test_torch_networks.py      writes golden/torch_dcgan.pth anew; it needs PyTorch
+"""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT, launch
+
+from dcgan_jax import checkpoint, inference, models
+from dcgan_jax.interop import torch_file, torch_networks, torch_writer
+
+GOLDEN = ROOT / "tests" / "golden" / "torch_dcgan.pth"
+NETS = ("netG", "netD")
+
+
+def pictures(count=3):
+    """Images float32 [N, 64, 64, 3] in [-1, 1], a formula's."""
+    places = np.arange(count * 64 * 64 * 3, dtype=np.float64).reshape(count, 64, 64, 3)
+    return np.sin(places**1.3 / 97).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return torch_file.read(GOLDEN)
+
+
+@pytest.fixture(scope="module")
+def files(golden, tmp_path_factory):
+    """netG.pth and netD.pth, by the writer."""
+    folder = tmp_path_factory.mktemp("torch")
+    for name in NETS:
+        torch_writer.write(folder / f"{name}.pth", golden[name])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workdir(files):
+    done = launch(
+        "import_weights",
+        "--format=torch",
+        *(f"--file={files / name}.pth" for name in NETS),
+        f"--out={files / 'imported'}",
+    )
+    assert done.returncode == 0, done.stderr
+    return files / "imported"
+
+
+def test_both_networks_compute_what_pytorch_computes(golden, workdir):
+    gan = inference.load(workdir)
+    np.testing.assert_allclose(gan.generate(golden["z"])[:, ::7, ::5], golden["netG_eval"], atol=1e-5)
+    np.testing.assert_allclose(jax.nn.sigmoid(gan.discriminate(pictures())), golden["netD_eval"], atol=1e-5)
+    tree, _ = checkpoint.read(workdir)
+    for name, network, x, place in (
+        ("netG", gan.generator, golden["z"], "generator"),
+        ("netD", gan.discriminator, pictures(), "discriminator"),
+    ):
+        variables = {key: tree[place][key] for key in ("params", "batch_stats")}
+        found = network.apply(variables, x, train=True, mutable=["batch_stats"])[0]
+        found = found[:, ::7, ::5] if name == "netG" else jax.nn.sigmoid(found)
+        np.testing.assert_allclose(found, golden[f"{name}_train"], atol=1e-5)
+
+
+def test_there_and_back_is_the_same(golden, workdir, tmp_path):
+    done = launch("export_weights", "--format=torch", f"--workdir={workdir}", f"--out={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    for name in NETS:
+        found = torch_file.read(tmp_path / "out" / f"{name}.pth")
+        assert found.keys() == golden[name].keys()
+        for key, array in golden[name].items():
+            if not key.endswith("num_batches_tracked"):
+                np.testing.assert_array_equal(found[key], array, key)
+    again = launch("export_weights", "--format=torch", f"--workdir={workdir}", f"--out={tmp_path / 'out'}")
+    assert (again.returncode, "exists" in again.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(("size", "channels", "width"), [(16, 1, 3), (32, 3, 2), (128, 1, 1)])
+def test_other_depths_and_widths_are_read_from_the_shapes(tiny, size, channels, width):
+    config = tiny(recipe="torch", image_size=(size, size), channels=channels, width=width)
+    generator, discriminator = models.from_config(config)
+    key = jax.random.key(0)
+    variables = [
+        jax.device_get(network.init(key, np.ones(shape, np.float32), train=True))
+        for network, shape in ((generator, (2, config.latent_dim)), (discriminator, (2, size, size, channels)))
+    ]
+    tree = {"ema": variables[0], "discriminator": variables[1]}
+    state_dicts = torch_networks.to_state_dicts(config, tree, 3)
+    found = torch_networks.convert(dict(sorted(state_dicts.items())))
+    for network, expected in zip((found.generator, found.discriminator), variables, strict=True):
+        assert jax.tree.structure(network.params) == jax.tree.structure(expected["params"])
+        jax.tree.map(np.testing.assert_array_equal, network.params, expected["params"])
+        jax.tree.map(np.testing.assert_array_equal, network.batch_stats, expected["batch_stats"])
+    assert found.fields["image_size"] == (size, size)
+    assert found.fields["latent_dim"] == config.latent_dim
+
+
+def test_a_generator_alone_is_enough(files, tmp_path):
+    done = launch("import_weights", "--format=torch", f"--file={files / 'netG.pth'}", f"--out={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    assert "no weights of a discriminator" in done.stderr
+    meta = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (meta["image_size"], meta["width"], meta["features"]) == ([64, 64], 2, [])
+
+
+def damaged(arrays):
+    """Weights that are not quite the example's, each with a word that the error has."""
+    first = "main.0.weight"
+    yield {**arrays, "main.0.bias": np.zeros(3, np.float32)}, "main.0.bias 3"
+    yield {name.replace("main", "net"): array for name, array in arrays.items()}, "net.0.weight"
+    yield {name: array for name, array in arrays.items() if "running_mean" not in name}, "main.0.weight"
+    yield {**arrays, first: arrays[first][:, :-1]}, "expected main.N.weight"
+    yield {**arrays, first: arrays[first][..., 0]}, "expected main.N.weight"
+    yield {**arrays, "epoch": 3}, "epoch"
+    yield {}, "found nothing"
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_other_weights_are_told(golden, name):
+    for arrays, expected in damaged(golden[name]):
+        with pytest.raises(torch_networks.UserError, match=expected) as told:
+            torch_networks.convert({"FILE": arrays})
+        assert "\n" not in str(told.value)
+
+
+def test_two_that_do_not_belong_together_are_told(golden, tiny):
+    with pytest.raises(torch_networks.UserError, match="one file each"):
+        torch_networks.convert({"A": golden["netG"], "B": golden["netG"]})
+    config = tiny(recipe="torch", image_size=(64, 64), channels=3, width=3)
+    discriminator = models.from_config(config)[1]
+    variables = jax.device_get(discriminator.init(jax.random.key(0), pictures(2), train=True))
+    with pytest.raises(torch_networks.UserError, match=r"features \(2, 4, 8, 16\) in netG, \(3, 6, 12, 24\) in netD"):
+        torch_networks.convert({"A": golden["netG"], "B": _example(variables)})
+
+
+def _example(discriminator):
+    """The example's names for a discriminator of four layers."""
+    params, stats = discriminator["params"], discriminator["batch_stats"]
+    found = {"main.0.weight": params["conv_0"]["kernel"].transpose(3, 2, 0, 1)}
+    for i, place in zip((1, 2, 3), itertools.count(2, 3), strict=False):
+        found[f"main.{place}.weight"] = params[f"conv_{i}"]["kernel"].transpose(3, 2, 0, 1)
+        norm, stat = params[f"norm_{i}"], stats[f"norm_{i}"]
+        values = (norm["scale"], norm["bias"], stat["mean"], stat["var"])
+        found |= {f"main.{place + 1}.{key}": value for key, value in zip(torch_networks.NORM[:4], values, strict=True)}
+    found["main.11.weight"] = params["logit"]["kernel"].reshape(4, 4, -1, 1).transpose(3, 2, 0, 1)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("field", "expected"),
+    [({"kernel_size": 5}, "kernel_size is 5, not 4"), ({"norm_per_unit": True}, "norm_per_unit is True, not False")],
+)
+def test_networks_of_another_form_are_not_exported(tiny, field, expected):
+    with pytest.raises(torch_networks.UserError, match=expected):
+        torch_networks.to_state_dicts(tiny(**field), {}, 1)
+
+
+def test_pytorch_reads_what_is_written(files, golden):
+    pytest.importorskip("torch")
+    program = (
+        "import sys, torch\n"
+        "for name in ('netG', 'netD'):\n"
+        "    found = torch.load(f'{sys.argv[1]}/{name}.pth', weights_only=True)\n"
+        "    print(sum(float(tensor.double().sum()) for tensor in found.values()))\n"
+    )
+    told = subprocess.run([sys.executable, "-c", program, files], capture_output=True, text=True, check=True).stdout
+    expected = [sum(float(array.astype(np.float64).sum()) for array in golden[name].values()) for name in NETS]
+    np.testing.assert_allclose([float(line) for line in told.split()], expected, rtol=1e-12)
+
+
+def write_golden():
+    """What PyTorch computes with the example's networks of width 2, whose statistics are from five batches."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    latent_dim, width = 6, 2
+
+    def layer(kind, *sizes, stride=2, padding=1):
+        return kind(*sizes, 4, stride, padding, bias=False)
+
+    def block(kind, sizes, activation, **padding):
+        return [layer(kind, *sizes, **padding), nn.BatchNorm2d(sizes[1]), activation]
+
+    up, down = nn.ConvTranspose2d, nn.Conv2d
+    widths = [width, 2 * width, 4 * width, 8 * width]
+    generator = block(up, (latent_dim, widths[3]), nn.ReLU(), stride=1, padding=0)
+    discriminator = [layer(down, 3, width), nn.LeakyReLU(0.2)]
+    for outer, inner in itertools.pairwise(widths):
+        discriminator += block(down, (outer, inner), nn.LeakyReLU(0.2))
+    for outer, inner in list(itertools.pairwise(widths))[::-1]:
+        generator += block(up, (inner, outer), nn.ReLU())
+    generator += [layer(up, width, 3), nn.Tanh()]
+    discriminator += [layer(down, widths[3], 1, stride=1, padding=0), nn.Sigmoid()]
+    networks = dict(zip(NETS, (nn.Sequential(*generator), nn.Sequential(*discriminator)), strict=True))
+    for network in networks.values():
+        for module in network:
+            if hasattr(module, "weight"):
+                nn.init.normal_(module.weight, 1.0 if isinstance(module, nn.BatchNorm2d) else 0.0, 0.2)
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.bias, 0, 0.2)
+    z = torch.randn(3, latent_dim)
+    inputs = {"netG": z[:, :, None, None], "netD": torch.from_numpy(pictures().transpose(0, 3, 1, 2))}
+    content = {"z": z}
+    with torch.no_grad():
+        for _ in range(5):
+            networks["netD"](networks["netG"](torch.randn(16, latent_dim, 1, 1)))
+        for name, network in networks.items():
+            content[name] = {f"main.{key}": value.clone() for key, value in network.state_dict().items()}
+        for name, network in networks.items():
+            for mode in ("eval", "train"):
+                found = getattr(network, mode)()(inputs[name])
+                found = found.permute(0, 2, 3, 1)[:, ::7, ::5].contiguous() if name == "netG" else found.reshape(-1)
+                content[f"{name}_{mode}"] = found
+    torch.save(content, GOLDEN)
+
+
+if __name__ == "__main__":
+    write_golden()
