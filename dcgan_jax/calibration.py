@@ -6,14 +6,17 @@ average of the generator needs that (rule 4 of `steps.py`), and so do weights fr
 
 import functools
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from ml_collections import ConfigDict
 
-from dcgan_jax import latent, models, state
+from dcgan_jax import latent, models
+
+if TYPE_CHECKING:  # loading a network should not wait for the import of optax
+    from dcgan_jax.state import Average
 
 Tree = Any
 
@@ -42,7 +45,7 @@ def statistics(network: models.Network, variables: Tree, batches: Iterable[tuple
     return jax.tree.map(lambda sum_: sum_ / count, total)
 
 
-def calibrate(config: ConfigDict, ema: state.Average) -> state.Average:
+def calibrate(config: ConfigDict, ema: "Average") -> "Average":
     """The moving average of the generator with batch statistics taken for its own parameters.
 
     Averaged statistics would not fit averaged parameters: averaging shrinks the noise in the weights, and with it the

@@ -1,5 +1,6 @@
 """A trained GAN to make and judge images with: what `dcgan_jax.load` returns."""
 
+import copy
 import functools
 import operator
 from collections.abc import Callable
@@ -9,10 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import serialization
 from jax import Array
 from ml_collections import ConfigDict
 
-from dcgan_jax import checkpoint, compilation, latent, models
+from dcgan_jax import calibration, checkpoint, compilation, latent, models
 from dcgan_jax.config import default_config, validate
 from dcgan_jax.errors import UserError
 
@@ -115,6 +117,21 @@ class TrainedGAN:
         """
         return self._judge(_features, images, labels)
 
+    def with_statistics_of(self, images: np.ndarray) -> "TrainedGAN":
+        """This GAN with the discriminator's batch statistics taken over images, uint8 [n, H, W, C], n at least 2.
+
+        In training they are those of real and generated images; the released code takes them over the images that it
+        computes features of. At most 12,800 images are looked at, in batches of 128 in an order of their own.
+        """
+        order = np.random.default_rng(0).permutation(len(images))[: 100 * calibration.BATCH]
+        size = min(calibration.BATCH, len(order))
+        chosen = (np.sort(order[start : start + size]) for start in range(0, len(order) - size + 1, size))
+        batches = ((jnp.asarray(images[places] / 127.5 - 1, jnp.float32), None) for places in chosen)
+        fitted = copy.copy(self)
+        stats = calibration.statistics(self.discriminator, self._discriminator_variables, batches)
+        fitted._discriminator_variables = self._discriminator_variables | {"batch_stats": stats}
+        return fitted
+
     def _images(self, to_z: Callable, inputs: np.ndarray, labels: np.ndarray | None, convert: Callable) -> np.ndarray:
         def run(chunk: Array, chunk_labels: Array | None) -> np.ndarray:
             return convert(_generate(self.generator, self._generator_variables, to_z(chunk), chunk_labels))
@@ -177,6 +194,14 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedGAN:
     compilation.remember()
     tree, meta = checkpoint.read(workdir, step)
     return TrainedGAN(configured(meta, workdir), tree)
+
+
+def untrained(config: ConfigDict, seed: int) -> TrainedGAN:
+    """The GAN of a validated configuration as it would start from this seed: what trained ones are compared with."""
+    from dcgan_jax import state  # and with it optax: loading a network should not wait for that
+
+    config = ConfigDict(config.to_dict() | {"seed": seed})
+    return TrainedGAN(config, serialization.to_state_dict(state.create(config)))
 
 
 def configured(meta: dict[str, Any], workdir: str | Path) -> ConfigDict:

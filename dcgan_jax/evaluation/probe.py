@@ -1,0 +1,137 @@
+"""How good a network's features are: accuracy of a linear classifier on them (sections 5.1 and 5.2 of the paper).
+
+The features are the activations of all the discriminator's convolutions, each max-pooled to 4x4, flattened and joined;
+the classifier is a linear L2-SVM (`svm`). C is chosen on held-out training images. With few labels, the classifier is
+trained on many draws of them, of which the mean is reported.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from dcgan_jax.data import ImageSet
+from dcgan_jax.errors import UserError
+from dcgan_jax.evaluation import svm
+
+log = logging.getLogger("dcgan_jax")
+
+Features = Callable[[np.ndarray], np.ndarray]
+
+# The released code's grid, for C.
+GRID = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
+VALIDATION = 10_000  # training images held out to choose C, at most a fifth of them
+WORSE = 0.005  # below the best accuracy, at which the search for C ends
+CHOOSING_DRAWS = 10  # draws of few labels by which C is chosen
+BLOCK = 1024  # images whose features are computed at a time
+
+
+class Result(NamedTuple):
+    """Accuracy on test images: of one classifier, or the mean of `draws`, with its standard deviation over them and
+    half the width of the mean's 95% interval; and the C that was chosen.
+    """
+
+    accuracy: float
+    deviation: float
+    interval: float
+    draws: int
+    c: float
+
+
+class Probe:
+    """Features of training and test images, to train and test classifiers on.
+
+    train, test: with labels. extract: uint8 [n, H, W, C] to float [n, F]. They are kept as float16: 2 bytes times
+    images times features of memory.
+    Raises UserError where there are no labels, or other ones in the test images.
+    """
+
+    def __init__(self, extract: Features, train: ImageSet, test: ImageSet, seed: int = 0):
+        for name, images in (("training", train), ("test", test)):
+            if images.labels is None:
+                raise UserError(f"--data: found {name} images without labels, expected a folder for each class, or idx")
+        assert train.labels is not None
+        assert test.labels is not None
+        self.classes = int(train.labels.max()) + 1
+        if self.classes < 2 or test.labels.max() >= self.classes:
+            raise UserError(
+                f"--data: found {self.classes} classes to train on and labels up to {test.labels.max()} to test on, "
+                "expected the same, at least 2"
+            )
+        # In an order of its own, so that the first images are a draw of all.
+        self.rng = np.random.default_rng(seed)
+        order = self.rng.permutation(len(train.images))
+        self.labels, self.test_labels = train.labels[order], np.asarray(test.labels)
+        self.features = _extracted(extract, train.images, order)
+        self.test_features = _extracted(extract, test.images, np.arange(len(test.images)))
+        self.held_out = min(VALIDATION, len(order) // 5)
+
+    def whole(self) -> Result:
+        """All training images. C is the best of the grid on held-out ones, by classifiers of the others."""
+        split = self.held_out
+        chosen, best, start = GRID[0], -1.0, None
+        for c in GRID:
+            start = svm.fit(self.features[split:], self.labels[split:], self.classes, c, start)
+            accuracy = start.accuracy(self.features[:split], self.labels[:split])
+            log.info("C %g: %.2f%% of held-out images (%d passes)", c, 100 * accuracy, start.passes)
+            if accuracy < best - WORSE:
+                break  # beyond the best, larger ones take longer and longer
+            if accuracy > best:
+                chosen, best = c, accuracy
+        found = svm.fit(self.features, self.labels, self.classes, chosen)
+        return Result(found.accuracy(self.test_features, self.test_labels), 0.0, 0.0, 1, chosen)
+
+    def few(self, per_class: int, draws: int) -> Result:
+        """Draws of so many labelled images a class. C is the best of the grid on held-out images, over 10 draws.
+
+        Raises UserError where a class has fewer.
+        """
+        split = self.held_out
+        counts = np.bincount(self.labels[split:], minlength=self.classes)
+        if counts.min() < per_class:
+            raise UserError(
+                f"--labels_per_class: found {per_class}, expected at most {counts.min()}, as many as the smallest "
+                "class has beside the images held out to choose C"
+            )
+        by_c = dict.fromkeys(GRID, 0.0)
+        for chosen in self._draws(per_class, min(CHOOSING_DRAWS, draws)):
+            for c, found in self._path(chosen):
+                by_c[c] += found.accuracy(self.features[:split], self.labels[:split])
+        c = max(by_c, key=lambda c: by_c[c])
+        log.info("C %g is the best of %s on held-out images", c, GRID)
+        accuracies = []
+        for chosen in self._draws(per_class, draws):
+            found = svm.fit(self.features[chosen], self.labels[chosen], self.classes, c)
+            accuracies.append(found.accuracy(self.test_features, self.test_labels))
+        deviation = float(np.std(accuracies, ddof=1)) if draws > 1 else 0.0
+        return Result(float(np.mean(accuracies)), deviation, 1.96 * deviation / draws**0.5, draws, c)
+
+    def _draws(self, per_class: int, count: int) -> Iterator[np.ndarray]:
+        places = [self.held_out + np.flatnonzero(self.labels[self.held_out :] == k) for k in range(self.classes)]
+        for _ in range(count):
+            yield np.sort(np.concatenate([self.rng.choice(own, per_class, replace=False) for own in places]))
+
+    def _path(self, chosen: np.ndarray) -> Iterator[tuple[float, svm.Classifier]]:
+        features, start = self.features[chosen], None
+        for c in GRID:
+            start = svm.fit(features, self.labels[chosen], self.classes, c, start)
+            yield c, start
+
+
+def pixels(images: np.ndarray) -> np.ndarray:
+    """The baseline: the pixels themselves, in [-1, 1]."""
+    return (images.reshape(len(images), -1) / 127.5 - 1).astype(np.float32)
+
+
+def _extracted(extract: Features, images: np.ndarray, order: np.ndarray) -> np.ndarray:
+    features = None
+    for start in range(0, len(order), BLOCK):
+        found = extract(np.asarray(images[order[start : start + BLOCK]]))
+        if features is None:
+            features = np.empty((len(order), found.shape[1]), np.float16)
+        features[start : start + BLOCK] = found
+    assert features is not None
+    if not np.isfinite(features[:: max(1, len(order) // 1000)]).all():
+        raise UserError("--workdir: its features are not finite, or beyond what 16 bits hold; has training diverged?")
+    return features

@@ -1,0 +1,55 @@
+"""The flags --data, --test, --prepared: labelled images to train a classifier on and to test it on."""
+
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from dcgan_jax.errors import UserError, told_of
+
+_DATA = flags.DEFINE_string(
+    "data",
+    None,
+    "labelled training images: a name of tfds (cifar10, svhn_cropped), a folder or archive with a folder a class, an "
+    "idx file or its folder, a prepared set; by default the run's own",
+)
+_TEST = flags.DEFINE_string("test", None, "held-out images, likewise; by default tfds's, or what lies beside --data")
+_PREPARED = flags.DEFINE_string("prepared", None, "folder of prepared sets, in place of the run's data.prepared")
+
+
+def located(config: ConfigDict) -> ConfigDict:
+    """A configuration with its data where the flags say."""
+    config = config.copy_and_resolve_references()
+    if _PREPARED.value is not None:
+        config.data.prepared = _PREPARED.value
+    if _DATA.value is not None:
+        config.data.source, config.data.path = _source(_DATA.value), _DATA.value
+        config.data.name = config.data.test = ""
+        config.data.crop = "center"
+        if config.data.source == "tfds":
+            config.data.name, config.data.path, config.data.split = _DATA.value, "", "train"
+    if _TEST.value is not None:
+        config.data.test = _TEST.value
+    return config
+
+
+def open_sets(config: ConfigDict):
+    """Training and held-out images where the flags say, with their labels, in the size of a configuration."""
+    from dcgan_jax import data
+    from dcgan_jax.config import validate
+
+    config = validate(located(config))
+    with told_of("--data", "config.data.path"), told_of("--test", "config.data.test"):
+        train, test = data.load(config, labelled=True), data.held_out(config)
+    if test is None:
+        raise UserError("--test: found no held-out images beside the training images; name some by --test=PATH")
+    return train, test
+
+
+def _source(place: str) -> str:
+    path = Path(place).expanduser()
+    if (path / "card.json").exists():
+        return "prepared"
+    if "idx" in path.name or (path.is_dir() and any(path.glob("*idx3*"))):
+        return "idx"
+    return "folder" if path.exists() or "/" in place else "tfds"

@@ -1,0 +1,106 @@
+"""The paper's MNIST table: test error of the nearest neighbour among samples, or among the training images.
+
+    python launch/nearest_neighbour.py --workdir=DIR --samples=50000 [--real]
+
+DIR holds a run of a conditional network, such as configs/mnist_conditional.py. A held-out image is classified as the
+nearest of that many samples, exactly, in pixels. Samples are streamed, so that any number will do; several numbers
+(--samples=1000,50000) share one stream. --real adds as many of the first training images, and all of them. Results are
+printed, and added to DIR/evaluation.jsonl.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cli
+import numpy as np
+from absl import flags
+
+from dcgan_jax.errors import UserError, told_of
+
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, such as runs/mnist_conditional")
+SAMPLES = flags.DEFINE_list("samples", ["50000"], "how many samples; several numbers are points of one curve")
+REAL = flags.DEFINE_bool("real", False, "the reference row too: training images in place of samples")
+STEP = flags.DEFINE_integer("step", None, "checkpoint; the newest by default")
+SEED = flags.DEFINE_integer("seed", 0, "which samples")
+DATA = flags.DEFINE_string("data", None, "where the training images are now, in place of the run's data.path")
+TEST = flags.DEFINE_string("test", None, "where the held-out images are, in place of the run's data.test")
+PREPARED = flags.DEFINE_string("prepared", None, "folder of prepared sets, in place of the run's data.prepared")
+
+BLOCK = 8192  # samples made at a time
+
+
+def main() -> None:
+    from dcgan_jax import checkpoint, data, heap
+    from dcgan_jax.evaluation import report
+    from dcgan_jax.evaluation.nearest_neighbour import NearestNeighbour
+    from dcgan_jax.inference import load
+
+    heap.keep()
+    if WORKDIR.value is None:
+        raise UserError("--workdir: missing, expected the folder of a run, such as runs/mnist_conditional")
+    counts = _counts()
+    gan = load(WORKDIR.value, STEP.value)
+    if not gan.config.num_classes:
+        raise UserError(
+            f"--workdir: the network in {WORKDIR.value!r} has no classes, expected a conditional one, whose samples "
+            "have labels (configs/mnist_conditional.py)"
+        )
+    config = gan.config.copy_and_resolve_references()
+    for name, value in (("path", DATA.value), ("test", TEST.value), ("prepared", PREPARED.value)):
+        if value is not None:
+            config.data[name] = value
+    with told_of("--data", "config.data.path"), told_of("--test", "config.data.test"):
+        train, test = data.load(config) if REAL.value else None, data.held_out(config)
+    if test is None or test.labels is None:
+        found = "no held-out images" if test is None else "held-out images without labels"
+        raise UserError(f"--test: found {found}, expected some with labels; name them by --test=PATH")
+    classes = len(np.unique(test.labels))
+    if test.labels.max() >= config.num_classes:
+        raise UserError(f"--test: found {classes} labels up to {test.labels.max()}, expected {config.num_classes}")
+
+    def errors(stream: Iterator[tuple[np.ndarray, np.ndarray]], source: str) -> Iterator[dict]:
+        began, classifier = time.perf_counter(), NearestNeighbour(np.asarray(test.images))
+        for images, labels in stream:
+            classifier.show(images, labels)
+            if classifier.shown in wanted:
+                wrong = float((classifier.label != test.labels).mean())
+                seconds = round(time.perf_counter() - began, 1)
+                name = f"nearest_neighbour_error{classifier.shown}_test"
+                print(f"{source}: {classifier.shown} images, {len(test.labels)} held out, error {wrong:.2%}")
+                yield {"metric": name, "value": wrong, "source": source, "seconds": seconds}
+
+    lines = []
+    if train is not None:
+        wanted = {min(count, len(train.images)) for count in [*counts, len(train.images)]}
+        lines += errors(((train.images[part], train.labels[part]) for part in _parts(wanted)), "training images")
+    wanted = set(counts)
+    sampled = ((gan.sample_at(part, SEED.value), part % config.num_classes) for part in _parts(wanted))
+    lines += errors(sampled, f"samples of step {gan.step}")
+    about = {
+        "step": gan.step,
+        "seed": SEED.value,
+        "features": "pixels",
+        "real": {"test": {"count": len(test.images), "sha256": test.card["sha256"]["images"]}},
+        "versions": checkpoint.versions(),
+    }
+    report.append(Path(WORKDIR.value) / report.NAME, [about | line for line in lines if "samples" in line["source"]])
+
+
+def _counts() -> list[int]:
+    if not all(count.isdecimal() and int(count) for count in SAMPLES.value) or not SAMPLES.value:
+        raise UserError(f"--samples: found {','.join(SAMPLES.value)!r}, expected whole numbers such as 50000")
+    return sorted(map(int, SAMPLES.value))
+
+
+def _parts(counts: set[int]) -> Iterator[np.ndarray]:
+    """Indices 0, 1, ... in blocks, each of the counts at the end of one."""
+    start = 0
+    for count in sorted(counts):
+        for begin in range(start, count, BLOCK):
+            yield np.arange(begin, min(begin + BLOCK, count))
+        start = count
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)

@@ -1,0 +1,96 @@
+"""How good features are: python launch/probe.py --workdir=DIR --data=cifar10 [--labels_per_class=all,400]
+
+A linear L2-SVM on the activations of all of the discriminator's convolutions, max-pooled to 4x4 (section 5.1 of the
+paper), trained on labelled images and tested on held-out ones; beside it the same on a network of the same form as it
+was before training, and on bare pixels. Of `all` labels, one classifier; of a number of labels a class, the mean over
+--draws. Results are printed, and added to DIR/evaluation.jsonl.
+"""
+
+from pathlib import Path
+
+import cli
+import labelled
+from absl import flags
+
+from dcgan_jax.errors import UserError
+
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, such as runs/imagenet32")
+STEP = flags.DEFINE_integer("step", None, "checkpoint; the newest by default")
+LABELS = flags.DEFINE_list("labels_per_class", ["all", "400"], "numbers of labelled images a class, or 'all'")
+DRAWS = flags.DEFINE_integer("draws", 10, "how often labels are drawn, where they are not all", lower_bound=1)
+FEATURES = flags.DEFINE_list("features", ["discriminator", "random", "pixels"], "rows of the table")
+STATISTICS = flags.DEFINE_enum(
+    "statistics", "images", ["images", "running"], "batch norm's: of the training images, or those of GAN training"
+)
+SEED = flags.DEFINE_integer("seed", 0, "of the draws, and of the random network")
+
+
+def main() -> None:
+    from dcgan_jax import checkpoint, compilation, heap
+    from dcgan_jax.evaluation import report
+    from dcgan_jax.evaluation.probe import Probe
+    from dcgan_jax.inference import load
+
+    heap.keep()
+    compilation.remember()
+    if WORKDIR.value is None:
+        raise UserError("--workdir: missing, expected the folder of a run, such as runs/imagenet32")
+    _check_lists()
+    gan = load(WORKDIR.value, STEP.value)
+    if gan.config.num_classes:
+        raise UserError(
+            f"--workdir: the network in {WORKDIR.value!r} takes labels, which would tell the probe what it is asked; "
+            "expected one without classes"
+        )
+    train, test = labelled.open_sets(gan.config)
+    about = {
+        "step": gan.step,
+        "seed": SEED.value,
+        "statistics": STATISTICS.value,
+        "real": {
+            name: {"count": len(images.images), "sha256": images.card["sha256"]["images"]}
+            for name, images in (("train", train), ("test", test))
+        },
+        "versions": checkpoint.versions(),
+    }
+    for name in FEATURES.value:
+        probe = Probe(_extractor(name, gan, train.images), train, test, SEED.value)
+        for labels in LABELS.value:
+            result = probe.whole() if labels == "all" else probe.few(int(labels), DRAWS.value)
+            size = probe.features.shape[1]
+            spread = f" +- {result.deviation:.2%} (mean of {result.draws} draws +- {result.interval:.2%})"
+            print(
+                f"{name}, {size} features, {labels} labels{'' if labels == 'all' else ' a class'}: accuracy "
+                f"{result.accuracy:.2%}{spread if result.draws > 1 else ''}, C {result.c:g}",
+                flush=True,
+            )
+            metric = f"probe_accuracy_{labels}_test"
+            line = {"metric": metric, "value": result.accuracy, "features": name, "size": size}
+            report.append(Path(WORKDIR.value) / report.NAME, [about | line | result._asdict()])
+
+
+def _extractor(name: str, gan, images):
+    """uint8 [n, H, W, C] to features."""
+    import numpy as np
+
+    from dcgan_jax.evaluation.probe import pixels
+    from dcgan_jax.inference import untrained
+
+    if name == "pixels":
+        return pixels
+    network = untrained(gan.config, SEED.value) if name == "random" else gan
+    if STATISTICS.value == "images" or name == "random":
+        network = network.with_statistics_of(images)
+    return lambda block: network.features((block / 127.5 - 1).astype(np.float32))
+
+
+def _check_lists() -> None:
+    rows = ("discriminator", "random", "pixels")
+    if not FEATURES.value or set(FEATURES.value) - set(rows):
+        raise UserError(f"--features: found {','.join(FEATURES.value)!r}, expected some of {', '.join(rows)}")
+    if not LABELS.value or not all(n == "all" or (n.isdecimal() and int(n)) for n in LABELS.value):
+        raise UserError(f"--labels_per_class: found {','.join(LABELS.value)!r}, expected numbers, or 'all'")
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)

@@ -1,0 +1,56 @@
+"""The linear L2-SVM against scikit-learn's LinearSVC, which minimises the same."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.svm import LinearSVC
+
+from dcgan_jax.evaluation import svm
+
+
+@pytest.fixture(scope="module")
+def digits():
+    features, labels = load_digits(return_X_y=True)
+    order = np.random.default_rng(0).permutation(len(features))
+    mixed = features @ np.random.default_rng(1).normal(size=(64, 300)) / 20
+    return np.maximum(mixed, 0)[order], labels[order]
+
+
+def objective(weights, features, labels, c):
+    signs = np.where(labels[:, None] == np.arange(weights.shape[1]), 1, -1)
+    margins = signs * (features @ weights[:-1] + weights[-1])
+    return 0.5 * np.square(weights).sum(0) + c * np.square(np.maximum(0, 1 - margins)).sum(0)
+
+
+@pytest.mark.parametrize("c", [1e-4, 1e-2, 1.0])
+def test_it_is_the_reference(digits, c):
+    features, labels = digits
+    train, test = slice(1200), slice(1200, None)
+    reference = LinearSVC(C=c, tol=1e-6, max_iter=20_000).fit(features[train], labels[train])
+    found = svm.fit(features[train], labels[train], 10, c)
+    expected = np.concatenate([reference.coef_, reference.intercept_[:, None]], axis=1).T
+    reached, best = (
+        objective(weights.astype(np.float64), features[train], labels[train], c) for weights in (found.weights, expected)
+    )
+    assert reached.sum() < 1.01 * best.sum()
+    assert abs(found.accuracy(features[test], labels[test]) - reference.score(features[test], labels[test])) <= 0.003
+
+
+def test_blocks_and_a_start_change_nothing(digits, monkeypatch):
+    features, labels = digits
+    whole = svm.fit(features, labels, 10, 1e-2)
+    started = svm.fit(features, labels, 10, 1e-2, svm.fit(features, labels, 10, 1e-3))
+    monkeypatch.setattr(svm, "ROWS", 500)
+    in_blocks = svm.fit(features, labels, 10, 1e-2)
+    lowest = objective(whole.weights, features, labels, 1e-2).sum()
+    for other in (started, in_blocks):
+        assert objective(other.weights, features, labels, 1e-2).sum() == pytest.approx(lowest, rel=2e-3)
+        assert (other.scores(features).argmax(1) == whole.scores(features).argmax(1)).mean() > 0.997
+
+
+def test_half_precision_and_a_file_will_do(digits, tmp_path):
+    features, labels = digits
+    np.save(tmp_path / "features.npy", features.astype(np.float16))
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
+    found = svm.fit(mapped, labels, 10, 1e-2)
+    assert abs(found.accuracy(mapped, labels) - svm.fit(features, labels, 10, 1e-2).accuracy(features, labels)) < 0.003
