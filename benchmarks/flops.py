@@ -105,7 +105,7 @@ def train_step(config: ConfigDict, inside: bool = False) -> int:
 
 
 def main() -> None:
-    options = measure.parser(__doc__, "configs/lsun.py").parse_args()
+    options = measure.parser(__doc__, "configs/lsun_bedroom.py").parse_args()
     config = measure.configuration(options)
     rows = []
     for network, layers in zip(("generator", "discriminator"), networks(config), strict=True):

@@ -59,7 +59,7 @@ for row in "${rows[@]}"; do
   [ -z "${dry:-}" ] || batch=4
   echo "== $row"
   timeout --kill-after=5 $((left < limit ? left : limit)) \
-    "$python" benchmarks/train_step.py --config="configs/$network.py" --batch_size="$batch" --dtype="$dtype" \
+    "$python" benchmarks/train_step.py --config="configs/${network/lsun/lsun_bedroom}.py" --batch_size="$batch" --dtype="$dtype" \
     "${peer[@]}" --modes="$modes$graphs" "${options[@]}" "${profile[@]}" --json="$out/gpu.jsonl" >"$out/$row.txt" 2>&1 ||
     { undone+=("$row"); tail -n 3 "$out/$row.txt"; }
   profile=()

@@ -1,4 +1,4 @@
-"""Every layer of both networks, pass by pass: python benchmarks/layers.py [--config=configs/lsun.py] [--batch_size=..]
+"""Every layer of both networks, pass by pass: python benchmarks/layers.py [--config=configs/lsun_bedroom.py] [...]
 
 The time of the forward pass, the input gradient and the weight gradient, the rate of the operations counted in
 benchmarks/flops.py, and its share of the device's peak. Beside the convolutions in use (`dcgan_jax.conv`), XLA's plain
@@ -52,7 +52,7 @@ def random_arrays(layer: flops.Layer, batch_size: int, dtype: str) -> tuple[Arra
 
 
 def main() -> None:
-    options = measure.parser(__doc__, "configs/lsun.py").parse_args()
+    options = measure.parser(__doc__, "configs/lsun_bedroom.py").parse_args()
     config = measure.configuration(options)
     print(measure.title(config, options), flush=True)
     peak = measure.peak(config.dtype, options.repeats, options.peak_size)

@@ -91,7 +91,7 @@ def in_child(devices: int, synchronised: bool) -> dict[str, list[int]]:
 
 
 def main() -> None:
-    parser = measure.parser(__doc__, "configs/lsun.py")
+    parser = measure.parser(__doc__, "configs/lsun_bedroom.py")
     parser.add_argument("--devices", default="1,2,4,8")
     parser.add_argument("--step_ms", type=float)
     parser.add_argument("--gigabytes", type=float, default=50.0)

@@ -59,6 +59,7 @@ def default_config() -> ConfigDict:
     config.features = ()  # features of each convolution of the discriminator; () derives them from width
     config.strides = ()  # stride of each of these convolutions; () means 2 for each
     config.dense = ()  # widths of hidden dense layers between the convolutions and the logit (only for MNIST)
+    config.convolutional = True  # False: the dense layers alone, the GAN that the paper's MNIST table compares with
     config.kernel_size = 4  # side of the kernels; a multiple of the stride avoids checkerboards
     config.output = "tanh"  # 'tanh': networks see images in [-1, 1]; 'sigmoid': in [0, 1]
     config.latent_dim = 100  # length of z
@@ -149,8 +150,10 @@ def layers(config: ConfigDict) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Features and strides of the discriminator's convolutions, from the image inwards.
 
     Where `features` is (), they follow from `image_size` and `width`: strided layers until the shorter side is 4 to 7
-    pixels long, each twice as wide as the one before, at most 8 times `width`.
+    pixels long, each twice as wide as the one before, at most 8 times `width`. Dense networks have none.
     """
+    if not config.convolutional:
+        return (), ()
     if config.features:
         features = tuple(config.features)
         return features, tuple(config.strides) or (2,) * len(features)
@@ -295,6 +298,9 @@ def _check_values(config: ConfigDict) -> None:
     need("data.device_share", 0 < config.data.device_share <= 1, "a number in (0, 1]")
     square = config.image_size[0] == config.image_size[1]
     need("data.crop", square or not config.data.crop.startswith("celeba"), "'center' or 'none' for oblong images")
+    need(
+        "dense", config.convolutional or len(config.dense) > 0, "widths such as 1024,1024 where convolutional is False"
+    )
     for name in ("features", "strides", "dense"):
         need(name, all(item >= 1 for item in config[name]), "numbers of at least 1")
 

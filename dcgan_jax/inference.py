@@ -37,6 +37,11 @@ def _generate(generator: models.Generator, variables: Tree, z: Array, labels: Ar
 
 
 @functools.partial(jax.jit, static_argnums=0)
+def _generate_maps(generator: models.Generator, variables: Tree, z: Array, labels: Array | None) -> Any:
+    return generator.apply(variables, z, labels, mutable=["intermediates"])
+
+
+@functools.partial(jax.jit, static_argnums=0)
 def _discriminate(discriminator: models.Discriminator, variables: Tree, images: Array, labels: Array | None) -> Any:
     return discriminator.apply(variables, images, labels)
 
@@ -73,7 +78,7 @@ class TrainedGAN:
         self.step = int(state["step"])
         self.latent_dim: int = config.latent_dim
         self.generator, self.discriminator = models.from_config(config)
-        self._generator_variables, self._discriminator_variables = jax.device_put(
+        self.generator_variables, self.discriminator_variables = jax.device_put(
             [{name: state[network][name] for name in ("params", "batch_stats")} for network in ("ema", "discriminator")]
         )
 
@@ -98,6 +103,10 @@ class TrainedGAN:
 
         return self._images(draw, indices, labels, to_uint8)
 
+    def latents(self, indices: np.ndarray, seed: int = 0) -> np.ndarray:
+        """The z that `sample` makes the images of these indices, int [n], from: float32 [n, latent_dim]."""
+        return np.asarray(_draw(seed, np.asarray(indices), self.latent_dim, self.config.prior))
+
     def generate(self, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """z [n, latent_dim] -> images float32 [n, H, W, C] in [-1, 1]. A conditional network takes labels, int [n]."""
         z = np.asarray(z, np.float32)
@@ -113,9 +122,42 @@ class TrainedGAN:
         """The probe's features, float32 [n, F]: images float [n, H, W, C] in [-1, 1].
 
         The activations of all the discriminator's convolutions, each max-pooled to 4x4, flattened and joined
-        (section 5.1 of the paper).
+        (section 5.1 of the paper). Raises UserError where there are no convolutions.
         """
+        if not self.discriminator.features:
+            raise UserError("features: this network has no convolutions, whose activations they would be")
         return self._judge(_features, images, labels)
+
+    def maps(
+        self, images: Array, *, activation: Callable[[Array], Array] = models.leaky_relu, labels: Array | None = None
+    ) -> list[Array]:
+        """The activations of the discriminator's convolutions, each [n, height, width, features].
+
+        images: [n, H, W, C] in [-1, 1]. For use inside of JAX's transformations; `activation` as in
+        `models.Discriminator`.
+        """
+        network = self.discriminator.clone(activation=activation)
+        variables = self.discriminator_variables
+        _, sown = network.apply(variables, images, labels, mutable=["intermediates"])
+        return [sown["intermediates"][f"map_{i}"][0] for i in range(len(network.features))]
+
+    def generator_maps(self, z: np.ndarray, layer: int, labels: np.ndarray | None = None) -> np.ndarray:
+        """What the generator's convolution `layer` enlarges: z [n, latent_dim] -> maps [n, height, width, features].
+
+        0 is the projected z; the last convolution enlarges the map next to the image.
+        """
+
+        def run(chunk: Array, chunk_labels: Array | None) -> np.ndarray:
+            _, sown = _generate_maps(self.generator, self.generator_variables, chunk, chunk_labels)
+            return np.asarray(sown["intermediates"][f"map_{layer}"][0], np.float32)
+
+        return _in_chunks(run, np.asarray(z, np.float32), self._check_labels(labels, len(z)))
+
+    def with_generator(self, variables: Tree) -> "TrainedGAN":
+        """This GAN with other variables, 'params' and 'batch_stats', in its generator."""
+        other = copy.copy(self)
+        other.generator_variables = jax.device_put(variables)
+        return other
 
     def with_statistics_of(self, images: np.ndarray) -> "TrainedGAN":
         """This GAN with the discriminator's batch statistics taken over images, uint8 [n, H, W, C], n at least 2.
@@ -128,13 +170,13 @@ class TrainedGAN:
         chosen = (np.sort(order[start : start + size]) for start in range(0, len(order) - size + 1, size))
         batches = ((jnp.asarray(images[places] / 127.5 - 1, jnp.float32), None) for places in chosen)
         fitted = copy.copy(self)
-        stats = calibration.statistics(self.discriminator, self._discriminator_variables, batches)
-        fitted._discriminator_variables = self._discriminator_variables | {"batch_stats": stats}
+        stats = calibration.statistics(self.discriminator, self.discriminator_variables, batches)
+        fitted.discriminator_variables = self.discriminator_variables | {"batch_stats": stats}
         return fitted
 
     def _images(self, to_z: Callable, inputs: np.ndarray, labels: np.ndarray | None, convert: Callable) -> np.ndarray:
         def run(chunk: Array, chunk_labels: Array | None) -> np.ndarray:
-            return convert(_generate(self.generator, self._generator_variables, to_z(chunk), chunk_labels))
+            return convert(_generate(self.generator, self.generator_variables, to_z(chunk), chunk_labels))
 
         return _in_chunks(run, inputs, self._check_labels(labels, len(inputs)))
 
@@ -148,7 +190,7 @@ class TrainedGAN:
 
         def run(chunk: Array, chunk_labels: Array | None) -> np.ndarray:
             return np.asarray(
-                network(self.discriminator, self._discriminator_variables, chunk, chunk_labels), np.float32
+                network(self.discriminator, self.discriminator_variables, chunk, chunk_labels), np.float32
             )
 
         return _in_chunks(run, images.astype(np.float32), self._check_labels(labels, len(images)))

@@ -1,8 +1,10 @@
-"""The prior over z, drawn one example at a time.
+"""The prior over z, drawn one example at a time, and ways through it.
 
 Noise is a function of (seed, stream, step, index in the global batch). Nothing random is carried or saved, and neither
 the number of devices nor the size of a batch changes what an example gets.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -30,3 +32,28 @@ def draw(key: Array, indices: Array, latent_dim: int, prior: str) -> Array:
         return jax.random.normal(example, (latent_dim,), jnp.float32)
 
     return jax.vmap(one)(indices)
+
+
+def linear(start: Array, end: Array, share: Array) -> Array:
+    """Points on the straight line from start [Z] to end [Z], at shares [S] of it: [S, Z]."""
+    return start + share[:, None] * (end - start)
+
+
+def spherical(start: Array, end: Array, share: Array) -> Array:
+    """Points on the arc from start [Z] to end [Z] about the origin, at shares [S] of its angle: [S, Z].
+
+    A Gaussian z lies near a sphere, which a straight line leaves. Lengths change linearly on the way (Shoemake 1985).
+    """
+    lengths = jnp.linalg.norm(start), jnp.linalg.norm(end)
+    directions = start / lengths[0], end / lengths[1]
+    angle = jnp.arccos(jnp.clip(jnp.dot(*directions), -1, 1))
+    first, second = jnp.sin((1 - share) * angle)[:, None], jnp.sin(share * angle)[:, None]
+    arc = (first * directions[0] + second * directions[1]) / jnp.maximum(jnp.sin(angle), 1e-6)
+    return linear(lengths[0][None], lengths[1][None], share) * arc
+
+
+def walk(points: Array, steps: int, between: Callable[[Array, Array, Array], Array] = linear) -> Array:
+    """A closed walk through points [P, Z], in this many steps from each to the next: [P, steps, Z]."""
+    share = jnp.arange(steps) / steps
+    ways = [between(start, end, share) for start, end in zip(points, jnp.roll(points, -1, axis=0), strict=True)]
+    return jnp.stack(ways)

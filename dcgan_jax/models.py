@@ -11,6 +11,7 @@ discriminator's layers from the image inwards; the generator is the mirror.
 """
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -25,6 +26,11 @@ from dcgan_jax.conv import conv, conv_transpose
 # Section 3 of the paper: weights from N(0, 0.02); the released code draws gains from N(1, 0.02).
 WEIGHT_INIT = nn.initializers.normal(0.02)
 LEAK = 0.2
+
+
+def leaky_relu(x: Array) -> Array:
+    """Leaky ReLU of slope 0.2."""
+    return nn.leaky_relu(x, LEAK)
 
 
 def gain_init(key: Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> Array:
@@ -107,7 +113,8 @@ class Network(nn.Module):
     image_shape: (height, width, channels).
     features, strides: of each convolution, in the discriminator's order: from the image inwards.
     kernel_size: side of all kernels.
-    dense: widths of hidden dense layers between the convolutions and z or the logit, in the discriminator's order.
+    dense: widths of hidden dense layers between the convolutions and z or the logit, in the discriminator's order;
+        with no convolution at all, the networks are these.
     num_classes: 0, or the number of labels; one-hot labels are then joined to the input of *every* layer, as in the
         released MNIST code.
     output: 'tanh', or 'sigmoid' for networks that work on images in [0, 1]. Whichever it is, images outside the
@@ -155,6 +162,7 @@ class Generator(Network):
     """z to images.
 
     z [B, latent_dim], labels int [B] where there are classes -> images [B, H, W, C] in [-1, 1].
+    The maps that its convolutions enlarge are sown as 'intermediates' under the names map_0, map_1, ...
     """
 
     @nn.compact
@@ -168,6 +176,10 @@ class Generator(Network):
             x = self._dense(units, f"dense_{i}")(self._join(x, labels))
             x = nn.relu(self._norm(f"dense_norm_{i}")(x, train=train))
 
+        if not features:  # no convolution: dense layers up to the pixels
+            pixels = self._dense(math.prod(self.image_shape), "pixels")(self._join(x, labels))
+            return self._image(pixels.reshape(-1, *self.image_shape))
+
         # "Project and reshape" in figure 1 of the paper.
         first_map = (height // inwards, width // inwards, features[0])
         x = self._dense(math.prod(first_map), "project")(self._join(x, labels))
@@ -175,12 +187,18 @@ class Generator(Network):
             x = x.reshape(-1, *first_map)
         x = nn.relu(self._norm("project_norm")(x, train=train)).reshape(-1, *first_map)
 
+        self.sow("intermediates", "map_0", x)
         for i, (units, stride) in enumerate(zip(features[1:], strides[:-1], strict=True)):
             x = Conv(units, self.kernel_size, stride, transpose=True, name=f"conv_{i}")(self._join(x, labels))
             x = nn.relu(self._norm(f"norm_{i}")(x, train=train))
+            self.sow("intermediates", f"map_{i + 1}", x)
 
         last = f"conv_{len(strides) - 1}"
-        x = Conv(channels, self.kernel_size, strides[-1], transpose=True, name=last)(self._join(x, labels))
+        return self._image(
+            Conv(channels, self.kernel_size, strides[-1], transpose=True, name=last)(self._join(x, labels))
+        )
+
+    def _image(self, x: Array) -> Array:
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         return jnp.tanh(x) if self.output == "tanh" else 2 * nn.sigmoid(x) - 1
 
@@ -190,8 +208,11 @@ class Discriminator(Network):
 
     images [B, H, W, C] in [-1, 1], labels int [B] where there are classes -> logits float32 [B].
     The activations of its convolutions are sown as 'intermediates' under the names map_0, map_1, ...
+    `activation` may be exchanged for one of the same values with another gradient, to look into the network.
     `groups`: in training, how many equal parts of the batch have batch statistics of their own (see `BatchNorm`).
     """
+
+    activation: Callable[[Array], Array] = leaky_relu
 
     @nn.compact
     def __call__(self, images: Array, labels: Array | None = None, *, train: bool = False, groups: int = 1) -> Array:
@@ -199,13 +220,15 @@ class Discriminator(Network):
         for i, (features, stride) in enumerate(zip(self.features, self.strides, strict=True)):
             x = Conv(features, self.kernel_size, stride, name=f"conv_{i}")(self._join(x, labels))
             x = self._norm(f"norm_{i}")(x, train=train, groups=groups) if i > 0 else x
-            x = nn.leaky_relu(x, LEAK)
+            x = self.activation(x)
             self.sow("intermediates", f"map_{i}", x)
 
         x = x.reshape(x.shape[0], -1)
         for i, units in enumerate(self.dense):
             x = self._dense(units, f"dense_{i}")(self._join(x, labels))
-            x = nn.leaky_relu(self._norm(f"dense_norm_{i}")(x, train=train, groups=groups), LEAK)
+            if self.features or i > 0:  # guideline 2
+                x = self._norm(f"dense_norm_{i}")(x, train=train, groups=groups)
+            x = self.activation(x)
         logits = self._dense(1, "logit")(self._join(x, labels))[:, 0]
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 

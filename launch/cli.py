@@ -5,7 +5,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NoReturn
 
@@ -17,23 +17,33 @@ from dcgan_jax.stop import INTERRUPTED
 USER_ERROR, FAILURE = 2, 1
 
 
-def run(main: Callable[[], int | None], usage: str, *, check: Callable[[list[str]], None] | None = None) -> None:
+def run(
+    main: Callable[..., int | None],
+    usage: str,
+    *,
+    check: Callable[[list[str]], None] | None = None,
+    names: Sequence[str] = (),
+) -> None:
     """Parses the flags, calls `main`, and exits: 0 done; 2 a mistake of the user's, told in one line; 1 a failure of
-    training; whatever else `main` returns. `check` sees the arguments before absl does.
+    training; whatever else `main` returns. `check` sees the arguments before absl does. Where there are `names`, one of
+    them is the first argument, and `main` gets it.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("dcgan_jax").setLevel(logging.INFO)
     if {"-h", "--help"} & set(sys.argv[1:]):
-        shared = [name for name in ("configuration", "processes") if name in sys.modules]
+        shared = [name for name in ("configuration", "image_sets", "processes") if name in sys.modules]
         print(usage, flags.FLAGS.main_module_help(), *map(flags.FLAGS.module_help, shared), sep="\n")
         sys.exit(0)
     try:
         if check:
             check(sys.argv[1:])
         rest = flags.FLAGS(sys.argv)[1:]
+        chosen = [rest.pop(0)] if names and rest else []
+        if names and (not chosen or chosen[0] not in names):
+            raise UserError(f"NAME: found {chosen[0] if chosen else 'none'}, expected one of {', '.join(names)}")
         if rest:
             raise UserError(f"arguments: found {' '.join(rest)!r}, expected flags such as --NAME=VALUE; see --help")
-        sys.exit(main() or 0)
+        sys.exit(main(*chosen) or 0)
     except (UserError, flags.Error) as error:
         _leave(error, USER_ERROR)
     except TrainingError as error:

@@ -13,25 +13,23 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cli
+import image_sets
 import numpy as np
 from absl import flags
 
-from dcgan_jax.errors import UserError, told_of
+from dcgan_jax.errors import UserError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, such as runs/mnist_conditional")
 SAMPLES = flags.DEFINE_list("samples", ["50000"], "how many samples; several numbers are points of one curve")
 REAL = flags.DEFINE_bool("real", False, "the reference row too: training images in place of samples")
 STEP = flags.DEFINE_integer("step", None, "checkpoint; the newest by default")
 SEED = flags.DEFINE_integer("seed", 0, "which samples")
-DATA = flags.DEFINE_string("data", None, "where the training images are now, in place of the run's data.path")
-TEST = flags.DEFINE_string("test", None, "where the held-out images are, in place of the run's data.test")
-PREPARED = flags.DEFINE_string("prepared", None, "folder of prepared sets, in place of the run's data.prepared")
 
 BLOCK = 8192  # samples made at a time
 
 
 def main() -> None:
-    from dcgan_jax import checkpoint, data, heap
+    from dcgan_jax import checkpoint, heap
     from dcgan_jax.evaluation import report
     from dcgan_jax.evaluation.nearest_neighbour import NearestNeighbour
     from dcgan_jax.inference import load
@@ -46,15 +44,11 @@ def main() -> None:
             f"--workdir: the network in {WORKDIR.value!r} has no classes, expected a conditional one, whose samples "
             "have labels (configs/mnist_conditional.py)"
         )
-    config = gan.config.copy_and_resolve_references()
-    for name, value in (("path", DATA.value), ("test", TEST.value), ("prepared", PREPARED.value)):
-        if value is not None:
-            config.data[name] = value
-    with told_of("--data", "config.data.path"), told_of("--test", "config.data.test"):
-        train, test = data.load(config) if REAL.value else None, data.held_out(config)
-    if test is None or test.labels is None:
-        found = "no held-out images" if test is None else "held-out images without labels"
-        raise UserError(f"--test: found {found}, expected some with labels; name them by --test=PATH")
+    config = gan.config
+    train, test = image_sets.open_training(config) if REAL.value else None, image_sets.open_test(config)
+    for images in (train, test):
+        if images is not None and images.labels is None:
+            raise UserError("--data: found images without labels, expected labelled ones to compare with")
     classes = len(np.unique(test.labels))
     if test.labels.max() >= config.num_classes:
         raise UserError(f"--test: found {classes} labels up to {test.labels.max()}, expected {config.num_classes}")

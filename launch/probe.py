@@ -9,7 +9,7 @@ was before training, and on bare pixels. Of `all` labels, one classifier; of a n
 from pathlib import Path
 
 import cli
-import labelled
+import image_sets
 from absl import flags
 
 from dcgan_jax.errors import UserError
@@ -42,7 +42,7 @@ def main() -> None:
             f"--workdir: the network in {WORKDIR.value!r} takes labels, which would tell the probe what it is asked; "
             "expected one without classes"
         )
-    train, test = labelled.open_sets(gan.config)
+    train, test = image_sets.open_training(gan.config), image_sets.open_test(gan.config)
     about = {
         "step": gan.step,
         "seed": SEED.value,

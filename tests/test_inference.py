@@ -42,7 +42,7 @@ def test_shapes_types_and_ranges(gan):
 
 def test_features_are_the_maxima_of_the_maps(gan):
     images = gan.generate(np.random.default_rng(0).normal(size=(2, 100)))
-    variables = gan._discriminator_variables
+    variables = gan.discriminator_variables
     _, sown = gan.discriminator.apply(variables, images, mutable=["intermediates"])
     first = np.asarray(sown["intermediates"]["map_0"][0])  # [2, 8, 8, 4]
     pooled = first.reshape(2, 4, 2, 4, 2, 4).max((2, 4))

@@ -66,13 +66,13 @@ TORCH_DISCRIMINATOR = (
 )  # fmt: skip
 
 TABLE = [
-    ("lsun", "paper", (64, 64, 3), 100, LSUN_GENERATOR, LSUN_DISCRIMINATOR),
+    ("lsun_bedroom", "paper", (64, 64, 3), 100, LSUN_GENERATOR, LSUN_DISCRIMINATOR),
     ("celeba", "paper", (64, 64, 3), 100, LSUN_GENERATOR, LSUN_DISCRIMINATOR),
     ("celeba", "default", (64, 64, 3), 100, LSUN_GENERATOR, LSUN_DISCRIMINATOR),
     ("imagenet32", "paper", (32, 32, 3), 256, IMAGENET_GENERATOR, IMAGENET_DISCRIMINATOR),
     ("cifar10", "paper", (32, 32, 3), 256, IMAGENET_GENERATOR, IMAGENET_DISCRIMINATOR),
     ("svhn", "paper", (32, 32, 3), 100, SVHN_GENERATOR, SVHN_DISCRIMINATOR),
-    ("mnist", "paper", (28, 28, 1), 100, MNIST_GENERATOR, MNIST_DISCRIMINATOR),
+    ("mnist_conditional", "paper", (28, 28, 1), 100, MNIST_GENERATOR, MNIST_DISCRIMINATOR),
     ("celeba", "torch", (64, 64, 3), 100, TORCH_GENERATOR, TORCH_DISCRIMINATOR),
 ]
 

@@ -16,6 +16,7 @@ LEVELS = [
     {"steps", "parallel", "agreement", "checkpoint", "calibration"},
     {"interop"},
     {"monitor", "inference", "calls", "evaluation"},
+    {"interpret"},
     {"workdir"},
     {"train"},
 ]

@@ -30,7 +30,8 @@ def test_it_is_the_reference(digits, c):
     found = svm.fit(features[train], labels[train], 10, c)
     expected = np.concatenate([reference.coef_, reference.intercept_[:, None]], axis=1).T
     reached, best = (
-        objective(weights.astype(np.float64), features[train], labels[train], c) for weights in (found.weights, expected)
+        objective(weights.astype(np.float64), features[train], labels[train], c)
+        for weights in (found.weights, expected)
     )
     assert reached.sum() < 1.01 * best.sum()
     assert abs(found.accuracy(features[test], labels[test]) - reference.score(features[test], labels[test])) <= 0.003

@@ -115,7 +115,7 @@ def test_strided_layers(tmp_path):
     assert (gan.config.norm_epsilon, gan.config.norm_per_unit, gan.config.prior) == (1e-8, True, "normal")
     # The statistics that it got are those of many z: one image depends on its z alone, and is like its batch's.
     z = np.asarray(latent.draw(latent.key(3, latent.SAMPLE), np.arange(256), 5, "normal"))
-    by_batch, _ = gan.generator.apply(gan._generator_variables, z, train=True, mutable=["batch_stats"])
+    by_batch, _ = gan.generator.apply(gan.generator_variables, z, train=True, mutable=["batch_stats"])
     assert np.abs(gan.generate(z) - by_batch).mean() < 0.1 * np.std(by_batch)
 
 

@@ -1,4 +1,4 @@
-"""The exact nearest neighbour of images among any number of others, in pixels: the classifier of the paper's table 3."""
+"""The exact nearest neighbour of images in pixels, among any number of others: the classifier of table 3."""
 
 import jax
 import jax.numpy as jnp

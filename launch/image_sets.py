@@ -1,16 +1,21 @@
-"""The flags --data, --test, --prepared: labelled images to train a classifier on and to test it on."""
+"""The flags --data, --test, --prepared: real images, for launchers that look at a trained network."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import ConfigDict
 
+from dcgan_jax.config import validate
 from dcgan_jax.errors import UserError, told_of
+
+if TYPE_CHECKING:
+    from dcgan_jax.data import ImageSet
 
 _DATA = flags.DEFINE_string(
     "data",
     None,
-    "labelled training images: a name of tfds (cifar10, svhn_cropped), a folder or archive with a folder a class, an "
+    "training images: a name of tfds (cifar10, svhn_cropped), a folder or archive with a folder a class, an "
     "idx file or its folder, a prepared set; by default the run's own",
 )
 _TEST = flags.DEFINE_string("test", None, "held-out images, likewise; by default tfds's, or what lies beside --data")
@@ -33,17 +38,23 @@ def located(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def open_sets(config: ConfigDict):
-    """Training and held-out images where the flags say, with their labels, in the size of a configuration."""
+def open_training(config: ConfigDict) -> "ImageSet":
+    """Training images where the flags say, with whatever labels they have, in the size of a configuration."""
     from dcgan_jax import data
-    from dcgan_jax.config import validate
 
-    config = validate(located(config))
+    with told_of("--data", "config.data.path"):
+        return data.load(validate(located(config)), labelled=True)
+
+
+def open_test(config: ConfigDict) -> "ImageSet":
+    """Held-out images where the flags say, likewise. Raises UserError where there are none."""
+    from dcgan_jax import data
+
     with told_of("--data", "config.data.path"), told_of("--test", "config.data.test"):
-        train, test = data.load(config, labelled=True), data.held_out(config)
+        test = data.held_out(validate(located(config)))
     if test is None:
         raise UserError("--test: found no held-out images beside the training images; name some by --test=PATH")
-    return train, test
+    return test
 
 
 def _source(place: str) -> str:

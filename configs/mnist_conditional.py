@@ -1,0 +1,44 @@
+"""Handwritten digits, 28x28, conditional on the label (section 5.3 of the paper).
+
+    python launch/train.py --config=configs/mnist_conditional.py --config.data.path=FOLDER
+    python launch/nearest_neighbour.py --workdir=runs/mnist_conditional --samples=50000 --real
+
+FOLDER holds train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz, and for the second command the t10k files.
+
+`mnist_conditional.py:paper` is the released network: labels joined at every layer, hidden dense layers of 1024, sigmoid
+output, batch norm without gain and bias, L2 2.5e-5. It was trained for 100 epochs of 50,000 images and another 100 in
+which the learning rate falls to zero: 78,000 batches of 128, or 39,000 updates of each network from alternate ones.
+
+The default and `:torch` have 4x4 kernels, no dense layers, and labels joined at every layer too; the default's learning
+rates fall to zero over the second half.
+
+`mnist_conditional.py:dense` is the row that the paper compares with, a GAN of dense layers alone (two hidden ones of
+1,024 in each network, which the paper does not tell), trained like the default.
+"""
+
+from dcgan_jax import config as configuration
+
+
+def get_config(recipe: str = "default"):
+    config = configuration.recipe("default" if recipe == "dense" else recipe)
+    config.recipe = recipe
+    config.image_size = (28, 28)
+    config.channels = 1
+    config.num_classes = 10
+    config.data.source = "idx"
+    config.data.path = "data/mnist"
+    config.num_steps = 20_000
+    if recipe in ("default", "dense"):
+        config.lr_decay_steps = 10_000
+    if recipe == "dense":
+        config.convolutional = False
+        config.dense = (1024, 1024)
+    if recipe == "paper":
+        config.features = (64, 128)
+        config.dense = (1024,)
+        config.output = "sigmoid"
+        config.norm_affine = False
+        config.l2 = 2.5e-5
+        config.num_steps = 39_000
+        config.lr_decay_steps = 19_500
+    return config

@@ -1,0 +1,1 @@
+"""What a trained network has learned: the paper's figures."""
