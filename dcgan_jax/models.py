@@ -210,8 +210,10 @@ class Discriminator(Network):
     The activations of its convolutions are sown as 'intermediates' under the names map_0, map_1, ...
     `activation` may be exchanged for one of the same values with another gradient, to look into the network.
     `groups`: in training, how many equal parts of the batch have batch statistics of their own (see `BatchNorm`).
+    With `outputs` above 1 it is a classifier of that many classes, logits [B, outputs].
     """
 
+    outputs: int = 1
     activation: Callable[[Array], Array] = leaky_relu
 
     @nn.compact
@@ -229,7 +231,8 @@ class Discriminator(Network):
             if self.features or i > 0:  # guideline 2
                 x = self._norm(f"dense_norm_{i}")(x, train=train, groups=groups)
             x = self.activation(x)
-        logits = self._dense(1, "logit")(self._join(x, labels))[:, 0]
+        logits = self._dense(self.outputs, "logit")(self._join(x, labels))
+        logits = logits[:, 0] if self.outputs == 1 else logits
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 

@@ -39,15 +39,14 @@ class Result(NamedTuple):
     c: float
 
 
-class Probe:
-    """Features of training and test images, to train and test classifiers on.
+class Split:
+    """Training images in an order of their own, of which the first `held_out` serve to choose settings.
 
-    train, test: with labels. extract: uint8 [n, H, W, C] to float [n, F]. They are kept as float16: 2 bytes times
-    images times features of memory.
-    Raises UserError where there are no labels, or other ones in the test images.
+    order: int [N], the place of each in the training images; labels: int [N], in this order.
+    Raises UserError where images have no labels, or the test images other ones.
     """
 
-    def __init__(self, extract: Features, train: ImageSet, test: ImageSet, seed: int = 0):
+    def __init__(self, train: ImageSet, test: ImageSet, seed: int = 0):
         for name, images in (("training", train), ("test", test)):
             if images.labels is None:
                 raise UserError(f"--data: found {name} images without labels, expected a folder for each class, or idx")
@@ -59,63 +58,79 @@ class Probe:
                 f"--data: found {self.classes} classes to train on and labels up to {test.labels.max()} to test on, "
                 "expected the same, at least 2"
             )
-        # In an order of its own, so that the first images are a draw of all.
-        self.rng = np.random.default_rng(seed)
-        order = self.rng.permutation(len(train.images))
-        self.labels, self.test_labels = train.labels[order], np.asarray(test.labels)
-        self.features = _extracted(extract, train.images, order)
+        self._rng = np.random.default_rng(seed)
+        self.order = self._rng.permutation(len(train.images))
+        self.labels = train.labels[self.order]
+        self.held_out = min(VALIDATION, len(self.order) // 5)
+
+    def draws(self, per_class: int, count: int) -> Iterator[np.ndarray]:
+        """So many images a class of those not held out, as places in the order, `count` times.
+
+        Raises UserError where a class has fewer.
+        """
+        free = self.labels[self.held_out :]
+        fewest = np.bincount(free, minlength=self.classes).min()
+        if fewest < per_class:
+            raise UserError(
+                f"--labels_per_class: found {per_class}, expected at most {fewest}, as many as the smallest class has "
+                "beside the images held out to choose settings"
+            )
+        places = [self.held_out + np.flatnonzero(free == k) for k in range(self.classes)]
+        for _ in range(count):
+            yield np.sort(np.concatenate([self._rng.choice(own, per_class, replace=False) for own in places]))
+
+
+class Probe:
+    """Features of training and test images, to train and test classifiers on.
+
+    train, test: with labels. extract: uint8 [n, H, W, C] to float [n, F]. They are kept as float16: 2 bytes times
+    images times features of memory. Raises UserError as `Split` does, and where features are not finite.
+    """
+
+    def __init__(self, extract: Features, train: ImageSet, test: ImageSet, seed: int = 0):
+        self.split = Split(train, test, seed)
+        self.labels, self.test_labels = self.split.labels, np.asarray(test.labels)
+        self.features = _extracted(extract, train.images, self.split.order)
         self.test_features = _extracted(extract, test.images, np.arange(len(test.images)))
-        self.held_out = min(VALIDATION, len(order) // 5)
 
     def whole(self) -> Result:
         """All training images. C is the best of the grid on held-out ones, by classifiers of the others."""
-        split = self.held_out
+        split, classes = self.split.held_out, self.split.classes
         chosen, best, start = GRID[0], -1.0, None
         for c in GRID:
-            start = svm.fit(self.features[split:], self.labels[split:], self.classes, c, start)
+            start = svm.fit(self.features[split:], self.labels[split:], classes, c, start)
             accuracy = start.accuracy(self.features[:split], self.labels[:split])
             log.info("C %g: %.2f%% of held-out images (%d passes)", c, 100 * accuracy, start.passes)
             if accuracy < best - WORSE:
                 break  # beyond the best, larger ones take longer and longer
             if accuracy > best:
                 chosen, best = c, accuracy
-        found = svm.fit(self.features, self.labels, self.classes, chosen)
+        found = svm.fit(self.features, self.labels, classes, chosen)
         return Result(found.accuracy(self.test_features, self.test_labels), 0.0, 0.0, 1, chosen)
 
     def few(self, per_class: int, draws: int) -> Result:
         """Draws of so many labelled images a class. C is the best of the grid on held-out images, over 10 draws.
 
-        Raises UserError where a class has fewer.
+        Raises UserError where a class has fewer images.
         """
-        split = self.held_out
-        counts = np.bincount(self.labels[split:], minlength=self.classes)
-        if counts.min() < per_class:
-            raise UserError(
-                f"--labels_per_class: found {per_class}, expected at most {counts.min()}, as many as the smallest "
-                "class has beside the images held out to choose C"
-            )
+        split = self.split.held_out
         by_c = dict.fromkeys(GRID, 0.0)
-        for chosen in self._draws(per_class, min(CHOOSING_DRAWS, draws)):
+        for chosen in self.split.draws(per_class, min(CHOOSING_DRAWS, draws)):
             for c, found in self._path(chosen):
                 by_c[c] += found.accuracy(self.features[:split], self.labels[:split])
         c = max(by_c, key=lambda c: by_c[c])
         log.info("C %g is the best of %s on held-out images", c, GRID)
         accuracies = []
-        for chosen in self._draws(per_class, draws):
-            found = svm.fit(self.features[chosen], self.labels[chosen], self.classes, c)
+        for chosen in self.split.draws(per_class, draws):
+            found = svm.fit(self.features[chosen], self.labels[chosen], self.split.classes, c)
             accuracies.append(found.accuracy(self.test_features, self.test_labels))
         deviation = float(np.std(accuracies, ddof=1)) if draws > 1 else 0.0
         return Result(float(np.mean(accuracies)), deviation, 1.96 * deviation / draws**0.5, draws, c)
 
-    def _draws(self, per_class: int, count: int) -> Iterator[np.ndarray]:
-        places = [self.held_out + np.flatnonzero(self.labels[self.held_out :] == k) for k in range(self.classes)]
-        for _ in range(count):
-            yield np.sort(np.concatenate([self.rng.choice(own, per_class, replace=False) for own in places]))
-
     def _path(self, chosen: np.ndarray) -> Iterator[tuple[float, svm.Classifier]]:
         features, start = self.features[chosen], None
         for c in GRID:
-            start = svm.fit(features, self.labels[chosen], self.classes, c, start)
+            start = svm.fit(features, self.labels[chosen], self.split.classes, c, start)
             yield c, start
 
 

@@ -34,7 +34,7 @@ def draw(rows: list[Row], caption: str, file: Path, *, zoom: int = 0, gaps: tupl
     widest = max(strip.shape[1] for strip in strips)
     label_inches = 0.15 + 0.075 * max((len(line) for row in rows for line in row.label.split("\n")), default=0)
     width = max(label_inches + widest / INCH + 0.1, 4.0)
-    lines = [line for part in caption.split("\n") for line in textwrap.wrap(part, int(width / 0.085))]
+    lines = [line for part in caption.split("\n") for line in textwrap.wrap(part, int(width / 0.07))]
     heights = [strip.shape[0] / INCH + (0.2 if row.titles else 0.05) for strip, row in zip(strips, rows, strict=True)]
     height = sum(heights) + LINE * len(lines) + 0.15
     figure = Figure(figsize=(width, height), dpi=INCH)

@@ -1,0 +1,77 @@
+"""The probe's supervised baseline: python launch/supervised.py --workdir=DIR --data=svhn_cropped --labels_per_class=100
+
+Trains the architecture of a run's discriminator as a classifier, from random weights, on labelled images alone. Of
+--trials random settings (learning rate, b1, weight decay, batch) the best on held-out training images is tested
+(section 5.2 of the paper: 64 trials). Every trial is printed; the result is added to DIR/evaluation.jsonl.
+"""
+
+from pathlib import Path
+
+import cli
+import image_sets
+import numpy as np
+from absl import flags
+
+from dcgan_jax.errors import UserError
+
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run whose discriminator's form is taken")
+LABELS = flags.DEFINE_string("labels_per_class", "all", "how many labelled images a class, or 'all'")
+TRIALS = flags.DEFINE_integer("trials", 64, "random settings", lower_bound=1)
+IMAGES = flags.DEFINE_integer("images_seen", 100_000, "images that each trial sees, with repetition", lower_bound=1)
+SEED = flags.DEFINE_integer("seed", 0, "of the draw of labels, the settings, and the weights")
+
+
+def main() -> None:
+    from dcgan_jax import checkpoint, compilation, heap
+    from dcgan_jax.evaluation import report, supervised
+    from dcgan_jax.evaluation.probe import Split
+    from dcgan_jax.inference import load
+
+    heap.keep()
+    compilation.remember()
+    if WORKDIR.value is None:
+        raise UserError("--workdir: missing, expected the folder of a run, such as runs/svhn")
+    if LABELS.value != "all" and not (LABELS.value.isdecimal() and int(LABELS.value)):
+        raise UserError(f"--labels_per_class: found {LABELS.value!r}, expected a number, or 'all'")
+    gan = load(WORKDIR.value)
+    if gan.config.num_classes:
+        raise UserError(f"--workdir: the network in {WORKDIR.value!r} takes labels, expected one without classes")
+    train, test = image_sets.open_training(gan.config), image_sets.open_test(gan.config)
+    split = Split(train, test, SEED.value)
+    everything = np.arange(split.held_out, len(split.order))
+    chosen = everything if LABELS.value == "all" else next(split.draws(int(LABELS.value), 1))
+    learned, held_out = (
+        supervised.Labelled(np.asarray(train.images[split.order[places]]), split.labels[places])
+        for places in (chosen, np.arange(split.held_out))
+    )
+    rng = np.random.default_rng(SEED.value)
+    best, best_accuracy, best_trial = None, -1.0, None
+    for number in range(TRIALS.value):
+        trial = supervised.draw(rng)
+        found = supervised.train(gan.discriminator, split.classes, learned, trial, IMAGES.value, SEED.value)
+        accuracy = found.accuracy(held_out)
+        told = ", ".join(f"{name} {value:.3g}" for name, value in trial._asdict().items())
+        print(f"trial {number + 1} of {TRIALS.value}: {accuracy:.2%} of held-out images ({told})", flush=True)
+        if accuracy > best_accuracy:
+            best, best_accuracy, best_trial = found, accuracy, trial
+    assert best is not None
+    assert best_trial is not None
+    accuracy = best.accuracy(supervised.Labelled(np.asarray(test.images), test.labels))
+    print(f"supervised, {len(learned.labels)} labels: accuracy {accuracy:.2%} ({best_accuracy:.2%} held out)")
+    line = {
+        "metric": f"probe_accuracy_{LABELS.value}_test",
+        "value": accuracy,
+        "step": 0,
+        "features": "supervised",
+        "held_out": best_accuracy,
+        "trials": TRIALS.value,
+        "images_seen": IMAGES.value,
+        **best_trial._asdict(),
+        "seed": SEED.value,
+        "versions": checkpoint.versions(),
+    }
+    report.append(Path(WORKDIR.value) / report.NAME, [line])
+
+
+if __name__ == "__main__":
+    cli.run(main, __doc__)

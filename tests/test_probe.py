@@ -1,0 +1,251 @@
+"""The probe, the supervised baseline and the nearest neighbour: on real digits, and through their launchers."""
+
+import numpy as np
+import pytest
+from conftest import SMALL, launch
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.neighbors import KNeighborsClassifier
+
+from dcgan_jax import models
+from dcgan_jax.data import ImageSet
+from dcgan_jax.errors import UserError
+from dcgan_jax.evaluation import probe, report, supervised
+from dcgan_jax.evaluation.nearest_neighbour import EXACT, NearestNeighbour
+from dcgan_jax.inference import load, untrained
+
+
+def digits(start, stop, side=16):
+    """Scikit-learn's digits, 1797 of them in all, enlarged."""
+    bunch = load_digits()
+    small = (bunch.images[start:stop] * 15.9).astype(np.uint8)
+    images = np.stack([np.asarray(Image.fromarray(image).resize((side, side))) for image in small])[..., None]
+    return ImageSet(images, bunch.target[start:stop].astype(np.int32), {"sha256": {"images": "x"}, "classes": []})
+
+
+TRAIN, TEST = digits(0, 1300), digits(1300, 1797)
+
+
+def test_the_imagenet_network_has_as_many_features_as_the_paper_says(tiny):
+    config = tiny(
+        image_size=(32, 32),
+        channels=3,
+        features=(128, 128, 256, 256, 512, 512),
+        strides=(1, 2, 1, 2, 1, 2),
+        kernel_size=3,
+    )
+    assert untrained(config, 0).features(np.zeros((1, 32, 32, 3), np.float32)).shape == (1, 28_672)
+
+
+def test_features_of_the_svhn_network(tiny):
+    config = tiny(image_size=(32, 32), channels=3, features=(64, 128, 256), kernel_size=5)
+    assert untrained(config, 0).features(np.zeros((1, 32, 32, 3), np.float32)).shape == (1, 7_168)
+
+
+def test_pixels_of_digits_tell_the_digits():
+    found = probe.Probe(probe.pixels, TRAIN, TEST)
+    whole, few = found.whole(), found.few(20, 4)
+    assert whole.accuracy > 0.9
+    assert 0.7 < few.accuracy < whole.accuracy
+    assert few.draws == 4
+    assert few.interval == pytest.approx(1.96 * few.deviation / 2)
+    assert whole.c in probe.GRID
+    again = probe.Probe(probe.pixels, TRAIN, TEST)
+    assert (again.whole(), again.few(20, 4)) == (whole, few), "a function of the seed"
+
+
+def test_no_test_image_and_no_held_out_one_is_learned_from():
+    split = probe.Split(TRAIN, TEST)
+    assert split.held_out == 260
+    assert sorted(split.order) == list(range(1300))
+    for places in split.draws(30, 5):
+        assert len(set(places)) == 300
+        assert places.min() >= split.held_out
+        np.testing.assert_array_equal(np.bincount(split.labels[places]), 30)
+    first, second = (next(probe.Split(TRAIN, TEST, seed).draws(30, 1)) for seed in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+def test_features_and_labels_belong_together():
+    marked = TRAIN._replace(images=np.broadcast_to(TRAIN.labels[:, None, None, None], (1300, 4, 4, 1)))
+    found = probe.Probe(lambda block: block.reshape(len(block), -1), marked, TEST._replace(images=marked.images[:497]))
+    np.testing.assert_array_equal(found.features[:, 0], found.labels)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "expected"),
+    [
+        (TRAIN._replace(labels=None), TEST, "training images without labels"),
+        (TRAIN, TEST._replace(labels=None), "test images without labels"),
+        (TRAIN, TEST._replace(labels=TEST.labels + 5), "labels up to 14"),
+    ],
+)
+def test_sets_that_do_not_do_are_told(train, test, expected):
+    with pytest.raises(UserError, match=expected):
+        probe.Split(train, test)
+    with pytest.raises(UserError, match="expected at most"):
+        next(probe.Split(TRAIN, TEST).draws(1000, 1))
+
+
+def test_a_discriminators_form_learns_digits_from_labels(tiny):
+    _, architecture = models.from_config(tiny(width=16))
+    learned, test = (supervised.Labelled(images.images, images.labels) for images in (TRAIN, TEST))
+    trial = supervised.Trial(learning_rate=2e-3, b1=0.9, weight_decay=1e-4, batch_size=64)
+    found = supervised.train(architecture, 10, learned, trial, 6_400, seed=0)
+    assert found.accuracy(test) > 0.85
+    trials = [supervised.draw(np.random.default_rng(0)) for _ in range(2)]
+    assert trials[0] == trials[1]
+    assert 1e-4 <= trials[0].learning_rate <= 1e-2
+
+
+def test_the_nearest_neighbour_is_exact():
+    rng = np.random.default_rng(0)
+    queries, images = (rng.integers(0, 256, (count, 9, 50, 3), np.uint8) for count in (7, 5000))
+    assert queries[0].size > EXACT
+    images[4100] = images[40] = queries[3]
+    images[2000] = 255 - queries[0]  # far away; then all but one value as far as can be
+    search = NearestNeighbour(queries)
+    labels = np.arange(5000) % 10
+    for start, stop in ((0, 3000), (3000, 3001), (3001, 5000)):
+        search.show(images[start:stop], labels[start:stop])
+    differences = queries[:, None].astype(np.int64) - images[None, :2500].astype(np.int64)
+    first = np.square(differences).sum((2, 3, 4))
+    differences = queries[:, None].astype(np.int64) - images[None, 2500:].astype(np.int64)
+    distances = np.concatenate([first, np.square(differences).sum((2, 3, 4))], axis=1)
+    np.testing.assert_array_equal(search.distance, distances.min(1))
+    np.testing.assert_array_equal(search.index, distances.argmin(1))
+    np.testing.assert_array_equal(search.label, labels[distances.argmin(1)])
+    assert search.index[3] == 40
+    assert search.shown == 5000
+
+
+def test_black_and_white_are_as_far_apart_as_can_be():
+    black, white = (np.full((2, 32, 32, 3), value, np.uint8) for value in (0, 255))
+    search = NearestNeighbour(black)
+    search.show(white)
+    assert search.distance.tolist() == [32 * 32 * 3 * 255**2] * 2
+    assert search.label.tolist() == [-1, -1]
+
+
+def test_it_classifies_as_scikit_learn_does():
+    search = NearestNeighbour(TEST.images)
+    search.show(TRAIN.images, TRAIN.labels)
+    reference = KNeighborsClassifier(1).fit(TRAIN.images.reshape(1300, -1).astype(float), TRAIN.labels)
+    expected = reference.predict(TEST.images.reshape(497, -1).astype(float))
+    assert (search.label == expected).mean() > 0.995, "equally near ones may be taken in another order"
+
+
+def test_the_papers_reference_row(data_dir, tiny, tmp_path):
+    from dcgan_jax import data
+
+    config = tiny(image_size=(28, 28), num_classes=10)
+    config.data.source, config.data.path = "idx", str(data_dir / "mnist")
+    train, test = data.load(config), data.held_out(config)
+    search = NearestNeighbour(np.asarray(test.images[:2000]))
+    search.show(train.images[:20_000], train.labels[:20_000])
+    # Of all 10,000 test images and 60,000 training images it is 3.09%; this part of them is harder.
+    assert (search.label != test.labels[:2000]).mean() == pytest.approx(0.0615, abs=0.0006)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Digits as image files in a folder for each class, in `train` and `test`."""
+    root = tmp_path_factory.mktemp("digits")
+    for split, images, count in (("train", TRAIN, 200), ("test", TEST, 50)):
+        for i in range(count):
+            folder = root / split / str(images.labels[i])
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images.images[i, ..., 0]).save(folder / f"{i:04d}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def conditional_run(folders):
+    workdir = folders / "run"
+    done = launch(
+        "train",
+        *SMALL,
+        *("--config.data.source=folder", f"--config.data.path={folders / 'train'}", "--config.num_classes=10"),
+        *("--config.num_steps=2", f"--workdir={workdir}"),
+    )
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def test_the_probe_by_its_launcher(straight_run, folders):
+    before = len(report.read(straight_run / report.NAME))
+    arguments = ("--labels_per_class=all,5", "--draws=2", "--features=discriminator,random,pixels")
+    done = launch("probe", f"--workdir={straight_run}", f"--data={folders / 'train'}", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(",")[0] for line in done.stdout.splitlines()] == 2 * ["discriminator"] + 2 * ["random"] + 2 * [
+        "pixels"
+    ]
+    lines = report.read(straight_run / report.NAME)[before:]
+    assert [(line["metric"], line["features"], line["size"]) for line in lines[:2] + lines[-1:]] == [
+        ("probe_accuracy_all_test", "discriminator", 192),
+        ("probe_accuracy_5_test", "discriminator", 192),
+        ("probe_accuracy_5_test", "pixels", 256),
+    ]
+    assert all(0 <= line["value"] <= 1 for line in lines)
+
+
+def test_the_supervised_baseline_by_its_launcher(straight_run, folders):
+    done = launch(
+        "supervised",
+        *(f"--workdir={straight_run}", f"--data={folders / 'train'}", "--trials=2", "--images_seen=640"),
+        "--labels_per_class=10",
+    )
+    assert done.returncode == 0, done.stderr
+    assert "trial 2 of 2" in done.stdout
+    assert report.read(straight_run / report.NAME)[-1]["features"] == "supervised"
+
+
+def test_the_nearest_neighbour_by_its_launcher(conditional_run):
+    done = launch("nearest_neighbour", f"--workdir={conditional_run}", "--samples=100,30", "--real")
+    assert done.returncode == 0, done.stderr
+    assert [line.split(", error")[0] for line in done.stdout.splitlines()] == [
+        "training images: 30 images, 50 held out",
+        "training images: 100 images, 50 held out",
+        "training images: 200 images, 50 held out",
+        "samples of step 2: 30 images, 50 held out",
+        "samples of step 2: 100 images, 50 held out",
+    ]
+    lines = report.read(conditional_run / report.NAME)
+    assert [line["metric"] for line in lines] == ["nearest_neighbour_error30_test", "nearest_neighbour_error100_test"]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "expected"),
+    [
+        ("nearest_neighbour", ("RUN",), "has no classes"),
+        ("nearest_neighbour", ("CONDITIONAL", "--samples=0"), "--samples: found '0'"),
+        ("probe", ("CONDITIONAL",), "takes labels"),
+        ("probe", ("RUN", "--features=pixles"), "--features: found 'pixles'"),
+        ("probe", ("RUN", "--data=FOLDERS/nowhere"), "--data"),
+        ("probe", ("RUN", "--data=FOLDERS/train", "--labels_per_class=0"), "--labels_per_class: found '0'"),
+        ("supervised", ("RUN", "--data=FOLDERS/train", "--labels_per_class=500"), "expected at most"),
+    ],
+)
+def test_mistakes_are_one_line(straight_run, conditional_run, folders, script, arguments, expected):
+    names = {"RUN": f"--workdir={straight_run}", "CONDITIONAL": f"--workdir={conditional_run}"}
+    done = launch(script, *(names.get(text, text.replace("FOLDERS", str(folders))) for text in arguments))
+    assert done.returncode == 2, done.stderr
+    assert expected in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_conditional_network_makes_figures_of_a_class(conditional_run, tmp_path):
+    done = launch("figure", "walk", f"--workdir={conditional_run}", f"--out={tmp_path}", "--label=3")
+    assert done.returncode == 0, done.stderr
+    assert "label_3" in done.stdout
+    missing = launch("figure", "walk", f"--workdir={conditional_run}", f"--out={tmp_path}")
+    assert (missing.returncode, "--label: missing" in missing.stderr) == (2, True)
+
+
+def test_statistics_of_images_are_those_that_training_would_take(straight_run):
+    gan = load(straight_run)
+    fitted = gan.with_statistics_of(TRAIN.images[:128])
+    images = np.float32(TRAIN.images[:128] / 127.5 - 1)
+    by_batch, _ = gan.discriminator.apply(gan.discriminator_variables, images, train=True, mutable=["batch_stats"])
+    np.testing.assert_allclose(fitted.discriminate(images), by_batch, atol=1e-4)
+    assert np.abs(gan.discriminate(images) - by_batch).max() > 1e-3, "the GAN itself has not changed"
