@@ -11,6 +11,7 @@ from conftest import launch
 from PIL import Image
 
 from dcgan_jax import latent
+from dcgan_jax.conv import conv_transpose
 from dcgan_jax.errors import UserError
 from dcgan_jax.inference import load, to_uint8, untrained
 from dcgan_jax.interpret import excitation, forget, guided, neighbours, pictures, receptive
@@ -121,8 +122,6 @@ def test_dropped_features_reach_the_image_no_more(gan):
     found = forget.without(gan, layer, dropped)
     # The last convolution and tanh, of the maps that are left.
     kernel = gan.generator_variables["params"]["conv_1"]["kernel"]
-    from dcgan_jax.conv import conv_transpose
-
     expected = np.tanh(conv_transpose(jnp.asarray(maps * ~dropped), kernel, 2))
     np.testing.assert_allclose(found.generate(z), expected, atol=1e-5)
     assert np.abs(gan.generate(z) - expected).max() > 1e-3, "the GAN itself has not changed"
@@ -200,10 +199,10 @@ def figure(*arguments):
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
 def test_every_figure_is_written(run, tmp_path, arguments, files):
-    done = figure(*arguments, f"--workdir={run}", f"--out={tmp_path}")
+    done = figure(*arguments, f"--workdir={run}", f"--out={tmp_path / 'figures'}")
     assert done.returncode == 0, done.stderr
     ending = "_step_00000040_seed_0"
-    assert {path.name.replace(ending, "") for path in tmp_path.iterdir()} == files
+    assert {path.name.replace(ending, "") for path in (tmp_path / "figures").iterdir()} == files
     assert all(ending in line for line in done.stdout.split())
 
 
