@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
@@ -22,6 +23,7 @@ Tree = Any
 
 BATCH = 128
 BATCHES = 16
+MOST_IMAGES = 100 * BATCH
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -43,6 +45,19 @@ def statistics(network: models.Network, variables: Tree, batches: Iterable[tuple
         total = found if total is None else jax.tree.map(jnp.add, total, found)
         count += 1
     return jax.tree.map(lambda sum_: sum_ / count, total)
+
+
+def statistics_of_images(network: models.Discriminator, variables: Tree, images: np.ndarray) -> Tree:
+    """The batch statistics over images, uint8 [N, H, W, C], N at least 2, for a discriminator without labels.
+
+    At most 12,800 of them are looked at, in batches of 128 in an order of their own.
+    """
+    order = np.random.default_rng(0).permutation(len(images))[:MOST_IMAGES]
+    size = min(BATCH, len(order))
+    chosen = (np.sort(order[start : start + size]) for start in range(0, len(order) - size + 1, size))
+    return statistics(
+        network, variables, ((jnp.asarray(images[places] / 127.5 - 1, jnp.float32), None) for places in chosen)
+    )
 
 
 def calibrate(config: ConfigDict, ema: "Average") -> "Average":

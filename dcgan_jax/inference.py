@@ -163,14 +163,10 @@ class TrainedGAN:
         """This GAN with the discriminator's batch statistics taken over images, uint8 [n, H, W, C], n at least 2.
 
         In training they are those of real and generated images; the released code takes them over the images that it
-        computes features of. At most 12,800 images are looked at, in batches of 128 in an order of their own.
+        computes features of (`calibration.statistics_of_images`).
         """
-        order = np.random.default_rng(0).permutation(len(images))[: 100 * calibration.BATCH]
-        size = min(calibration.BATCH, len(order))
-        chosen = (np.sort(order[start : start + size]) for start in range(0, len(order) - size + 1, size))
-        batches = ((jnp.asarray(images[places] / 127.5 - 1, jnp.float32), None) for places in chosen)
         fitted = copy.copy(self)
-        stats = calibration.statistics(self.discriminator, self.discriminator_variables, batches)
+        stats = calibration.statistics_of_images(self.discriminator, self.discriminator_variables, images)
         fitted.discriminator_variables = self.discriminator_variables | {"batch_stats": stats}
         return fitted
 

@@ -104,9 +104,8 @@ def arithmetic(gan: "TrainedGAN") -> list[Path]:
     for letter, group, shown, mean in zip("ABC", groups, images, means, strict=True):
         both = np.concatenate([shown, _images(gan, mean[None])])
         rows.append(pictures.Row(letter, both, (*map(str, group), "mean z")))
-    titles = [("", "", ""), ("", "mean z", ""), ("", "", "")]
-    for i, title in enumerate(titles):
-        rows.append(pictures.Row("A - B + C" if i == 1 else "", neighbours[3 * i : 3 * i + 3], title if i == 1 else ()))
+    for i, label in enumerate(("", "A - B + C", "")):
+        rows.append(pictures.Row(label, neighbours[3 * i : 3 * i + 3]))
     pixels = [group.astype(np.float64) for group in images]
     control = [one - two + three for one, two, three in zip(*pixels, strict=True)]
     control.append(np.mean(pixels[0], 0) - np.mean(pixels[1], 0) + np.mean(pixels[2], 0))
@@ -263,7 +262,10 @@ def _folder() -> Path:
 
 def _file(gan: "TrainedGAN", name: str, ending: str = "png") -> Path:
     label = "" if LABEL.value is None else f"_label_{LABEL.value}"
-    return _folder() / f"{name}_step_{gan.step:08d}_seed_{SEED.value}{label}.{ending}"
+    file = _folder() / f"{name}_step_{gan.step:08d}_seed_{SEED.value}{label}.{ending}"
+    if file.exists():
+        raise UserError(f"--out: {str(file)!r} exists, expected none; pass another --out, or remove it")
+    return file
 
 
 def _caption(gan: "TrainedGAN", text: str) -> str:

@@ -53,7 +53,7 @@ def main() -> None:
     if test.labels.max() >= config.num_classes:
         raise UserError(f"--test: found {classes} labels up to {test.labels.max()}, expected {config.num_classes}")
 
-    def errors(stream: Iterator[tuple[np.ndarray, np.ndarray]], source: str) -> Iterator[dict]:
+    def errors(stream: Iterator[tuple[np.ndarray, np.ndarray]], wanted: set[int], source: str) -> Iterator[dict]:
         began, classifier = time.perf_counter(), NearestNeighbour(np.asarray(test.images))
         for images, labels in stream:
             classifier.show(images, labels)
@@ -67,10 +67,12 @@ def main() -> None:
     lines = []
     if train is not None:
         wanted = {min(count, len(train.images)) for count in [*counts, len(train.images)]}
-        lines += errors(((train.images[part], train.labels[part]) for part in _parts(wanted)), "training images")
+        lines += errors(
+            ((train.images[part], train.labels[part]) for part in _parts(wanted)), wanted, "training images"
+        )
     wanted = set(counts)
     sampled = ((gan.sample_at(part, SEED.value), part % config.num_classes) for part in _parts(wanted))
-    lines += errors(sampled, f"samples of step {gan.step}")
+    lines += errors(sampled, wanted, f"samples of step {gan.step}")
     about = {
         "step": gan.step,
         "seed": SEED.value,

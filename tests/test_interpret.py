@@ -204,6 +204,9 @@ def test_every_figure_is_written(run, tmp_path, arguments, files):
     ending = "_step_00000040_seed_0"
     assert {path.name.replace(ending, "") for path in (tmp_path / "figures").iterdir()} == files
     assert all(ending in line for line in done.stdout.split())
+    if arguments == ("walk",):
+        again = figure(*arguments, f"--workdir={run}", f"--out={tmp_path / 'figures'}")
+        assert (again.returncode, "exists" in again.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def train(
 ) -> "Classifier":
     """A classifier trained on so many images, drawn with repetition; its learning rate falls to zero by a cosine.
 
-    architecture: without labels of its own. The moving statistics of batch norm are those of the images it learned.
+    architecture: without labels of its own. The running statistics of batch norm are those of the images it learned.
     """
     network = architecture.clone(outputs=classes, axis_name=None)
     steps = max(1, images_seen // trial.batch_size)
@@ -76,16 +76,9 @@ def train(
     for _ in range(steps):
         chosen = np.sort(data_seed.integers(0, len(learned.images), trial.batch_size))
         state = step(state, learned.images[chosen], learned.labels[chosen])
-    return Classifier(network, calibrated(network, state[0], learned.images))
-
-
-def calibrated(network: models.Discriminator, variables: Tree, images: np.ndarray) -> Tree:
-    """The variables with batch statistics of at most 12,800 images in place of moving ones."""
-    size = min(calibration.BATCH, len(images))
-    chosen = images[: 100 * size]
-    batches = ((_scaled(chosen[i : i + size]), None) for i in range(0, len(chosen) - size + 1, size))
-    given = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
-    return given | {"batch_stats": calibration.statistics(network, given, batches)}
+    given = {"params": state[0]["params"], "batch_stats": state[0].get("batch_stats", {})}
+    stats = calibration.statistics_of_images(network, given, learned.images)
+    return Classifier(network, given | {"batch_stats": stats})
 
 
 class Classifier:

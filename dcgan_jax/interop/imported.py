@@ -83,8 +83,11 @@ def _state(config: ConfigDict, networks: Networks, images: np.ndarray | None) ->
     if networks.discriminator is None or networks.discriminator.batch_stats is None:
         discriminator = current.discriminator
         tree = {"params": discriminator.params, "batch_stats": discriminator.batch_stats}
-        batches = _generated(config, ema) if images is None else _given(config, images)
-        stats = calibration.statistics(models.from_config(config)[1], tree, batches)
+        network = models.from_config(config)[1]
+        if images is None:
+            stats = calibration.statistics(network, tree, _generated(config, ema))
+        else:
+            stats = calibration.statistics_of_images(network, tree, images)
         current = current.replace(discriminator=discriminator.replace(batch_stats=stats))
     return current
 
@@ -96,10 +99,3 @@ def _generated(config: ConfigDict, ema: state.Average) -> Iterator[tuple[Array, 
         indices = number * calibration.BATCH + jnp.arange(calibration.BATCH)
         z = latent.draw(latent.key(config.seed, latent.SAMPLE), indices, config.latent_dim, config.prior)
         yield jax.jit(generator.apply)(variables, z), None
-
-
-def _given(config: ConfigDict, images: np.ndarray) -> Iterator[tuple[Array, None]]:
-    order = np.random.default_rng(config.seed).permutation(len(images))
-    size = min(calibration.BATCH, len(images))
-    for start in range(0, len(images) - size + 1, size):
-        yield jnp.asarray(images[np.sort(order[start : start + size])] / 127.5 - 1, jnp.float32), None
