@@ -57,3 +57,13 @@ def walk(points: Array, steps: int, between: Callable[[Array, Array, Array], Arr
     share = jnp.arange(steps) / steps
     ways = [between(start, end, share) for start, end in zip(points, jnp.roll(points, -1, axis=0), strict=True)]
     return jnp.stack(ways)
+
+
+def arithmetic(plus: Array, minus: Array, other: Array) -> Array:
+    """The mean of the first less that of the second plus that of the third, each [N, Z]: [Z] (section 6.3.2)."""
+    return plus.mean(0) - minus.mean(0) + other.mean(0)
+
+
+def turn(left: Array, right: Array) -> Array:
+    """The way from what is common to `right` [N, Z] to what is common to `left` [N, Z]: [Z] (section 6.3.2)."""
+    return left.mean(0) - right.mean(0)

@@ -1,7 +1,6 @@
 """The images, and the places in them, that excite the features of one of the discriminator's maps most."""
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -9,9 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from dcgan_jax.errors import UserError
 from dcgan_jax.inference import TrainedGAN
+from dcgan_jax.interpret import receptive
+from dcgan_jax.interpret.pictures import Figure, Row
 
 BLOCK = 256  # images at a time
+PATCHES = 8  # of one feature, in a figure
 
 
 class Peaks(NamedTuple):
@@ -46,6 +49,50 @@ def peaks(gan: TrainedGAN, images: np.ndarray, layer: int, count: int) -> Peaks:
     return Peaks(np.take_along_axis(all_values, order, axis=1), order, best // width, best % width)
 
 
-def most_active(found: Peaks, count: int) -> Sequence[int]:
+def layer_of(gan: TrainedGAN, layer: int | None) -> int:
+    """A convolution of the discriminator by its number, by default the last. Raises UserError where there is none."""
+    count = len(gan.discriminator.features)
+    if gan.config.num_classes:
+        raise UserError("--workdir: the discriminator of this network takes labels, expected one without classes")
+    if not count:
+        raise UserError("--workdir: this network has no convolutions, expected one with some")
+    if layer is not None and not 0 <= layer < count:
+        raise UserError(f"--layer: found {layer}, expected a convolution of the discriminator from 0 to {count - 1}")
+    return count - 1 if layer is None else layer
+
+
+def select(found: Peaks, which: str, count: int) -> list[int]:
+    """The `count` features that are 'first' or most 'active', or those of numbers such as '3,17'.
+
+    Raises UserError for numbers of no feature.
+    """
+    size = len(found.values)
+    if which == "first":
+        return list(range(min(count, size)))
+    if which == "active":
+        return most_active(found, count)
+    numbers = which.split(",")
+    if not all(number.isdecimal() and int(number) < size for number in numbers):
+        raise UserError(f"--features: found {which!r}, expected 'first', 'active', or numbers below {size}")
+    return [int(number) for number in numbers]
+
+
+def most_active(found: Peaks, count: int) -> list[int]:
     """The features whose highest activations are highest on average."""
     return [int(feature) for feature in np.argsort(-found.values.mean(1), kind="stable")[:count]]
+
+
+def figure(gan: TrainedGAN, images: np.ndarray, layer: int, which: str, count: int) -> Figure:
+    """The patches of images uint8 [N, H, W, C] that excite features most, as `select` takes them."""
+    found = peaks(gan, images, layer, PATCHES)
+    field = receptive.field(gan.discriminator, layer)
+    rows = []
+    for feature in select(found, which, count):
+        places = zip(found.images[feature], found.rows[feature], found.columns[feature], strict=True)
+        patches = [receptive.patch(np.asarray(images[i]), row, column, field) for i, row, column in places]
+        rows.append(Row(f"feature {feature}", np.stack(patches), tuple(f"{v:.2f}" for v in found.values[feature])))
+    text = (
+        f"The patches of {len(images)} training images that excite features of the discriminator's convolution {layer} "
+        "most, with the activation; one of each image, grey beyond its border."
+    )
+    return Figure(f"maximal_{layer}", rows, text)

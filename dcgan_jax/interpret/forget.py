@@ -13,7 +13,10 @@ from sklearn.linear_model import LogisticRegression
 
 from dcgan_jax.errors import UserError, local_path
 from dcgan_jax.inference import TrainedGAN
+from dcgan_jax.interpret.pictures import Figure, Row
+from dcgan_jax.interpret.samples import Samples
 
+SHOWN = 10  # samples, in the figure
 EXPECTED = '{"boxes": [{"sample": 3, "box": [top, left, bottom, right]}, ...]} in pixels'
 
 
@@ -36,6 +39,19 @@ class Forgotten(NamedTuple):
     dropped: np.ndarray
     inside_right: float
     outside_right: float
+
+
+def boxes_of(text: str, count: int, image_size: tuple[int, int]) -> list[Box]:
+    """The box TOP,LEFT,BOTTOM,RIGHT in each of so many samples, or those in a JSON file of this name.
+
+    Raises UserError for boxes outside of the images, and as `read_boxes` does.
+    """
+    sides = text.split(",")
+    if len(sides) != 4 or not all(side.isdecimal() for side in sides):
+        return read_boxes(text, image_size)
+    box = Box(0, *map(int, sides))
+    check(box, image_size)
+    return [box._replace(sample=i) for i in range(count)]
 
 
 def read_boxes(path: str, image_size: tuple[int, int]) -> list[Box]:
@@ -102,3 +118,41 @@ def without(gan: TrainedGAN, layer: int, dropped: np.ndarray) -> TrainedGAN:
     kernel = np.array(variables[path])
     kernel[..., np.flatnonzero(dropped)] = 0  # its last axis are the maps that it enlarges
     return gan.with_generator(traverse_util.unflatten_dict(variables | {path: kernel}))
+
+
+def layer_of(gan: TrainedGAN, layer: int | None) -> int:
+    """A map of the generator by its number, by default the second-highest. Raises UserError where there is none."""
+    depth = len(gan.discriminator.strides)
+    if depth < 2:
+        raise UserError(f"--workdir: its generator has {depth} maps, expected at least 2, and so a second-highest")
+    if layer is not None and not 0 <= layer < depth:
+        raise UserError(f"--layer: found {layer}, expected a map of the generator from 0 to {depth - 1}")
+    return depth - 2 if layer is None else layer
+
+
+def figure(samples: Samples, boxes: list[Box], layer: int, count: int) -> Figure:
+    """The first samples with their boxes, as they were, and as they are when what is in the boxes is forgotten.
+
+    count: how many samples there are for the boxes to be in.
+    """
+    z = samples.z(range(count))
+    found = forget(samples.gan, z, boxes, layer, samples.labels(count))
+    before, after = samples.images(z[:SHOWN]), samples.images(z[:SHOWN], found.gan)
+    framed = before.copy()
+    for box in boxes:
+        if box.sample < len(framed):
+            frame(framed[box.sample], box)
+    text = (
+        f"Samples before and after {found.dropped.sum()} of the {len(found.dropped)} features of the generator's map "
+        f"{layer} were dropped: those with a positive weight in a logistic regression of {len(boxes)} boxes in "
+        f"{len({box.sample for box in boxes})} samples, which is right on {found.inside_right:.0%} of the places "
+        f"inside and {found.outside_right:.0%} of those outside."
+    )
+    return Figure("forget", [Row("boxes", framed), Row("before", before), Row("after", after)], text)
+
+
+def frame(image: np.ndarray, box: Box) -> None:
+    """Draws the border of a box into an image, white."""
+    part = image[box.top : box.bottom, box.left : box.right]
+    part[[0, -1]] = 255
+    part[:, [0, -1]] = 255

@@ -5,7 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from dcgan_jax.inference import TrainedGAN
+from dcgan_jax.inference import TrainedGAN, untrained
+from dcgan_jax.interpret import receptive
+from dcgan_jax.interpret.excitation import PATCHES, Peaks, peaks, select
+from dcgan_jax.interpret.pictures import Figure, Row
 from dcgan_jax.models import leaky_relu
 
 
@@ -49,3 +52,40 @@ def shown(gradient: np.ndarray) -> np.ndarray:
     """A gradient [H, W, C] as a picture, uint8: grey is zero, the largest value of either sign is 1 or 255."""
     largest = max(float(np.abs(gradient).max()), 1e-30)
     return np.rint(128 + 127 * gradient / largest).astype(np.uint8)
+
+
+def figure(gan: TrainedGAN, images: np.ndarray, layer: int, which: str, count: int, seed: int) -> Figure:
+    """What excites features, as `select` takes them, and below the same of a network before training.
+
+    images: uint8 [N, H, W, C], in which the places are sought that excite a feature most. seed: of the other network.
+    """
+    rows = []
+    before = untrained(gan.config, seed).with_statistics_of(images)
+    for name, network in (("trained", gan), ("random", before)):
+        found = peaks(network, images, layer, PATCHES)
+        for feature in select(found, which, count):
+            rows.append(
+                Row(f"{name}\nfeature {feature}", _gradients_beside_patches(network, images, layer, found, feature))
+            )
+    text = (
+        f"Guided backpropagation of features of convolution {layer} of the discriminator, each at the {PATCHES} places "
+        f"of {len(images)} training images that excite it most: the gradient, and what the place sees. Below, the same "
+        "of a network before training."
+    )
+    return Figure(f"guided_backprop_{layer}", rows, text, gaps=tuple(range(2, 2 * PATCHES, 2)))
+
+
+def _gradients_beside_patches(
+    gan: TrainedGAN, images: np.ndarray, layer: int, found: Peaks, feature: int
+) -> np.ndarray:
+    field = receptive.field(gan.discriminator, layer)
+    chosen = np.asarray(images[found.images[feature]])
+    rows, columns = found.rows[feature], found.columns[feature]
+    gradients = backpropagate(gan, chosen, layer, np.full(len(chosen), feature), rows, columns)
+    return np.stack(
+        [
+            receptive.patch(picture, row, column, field)
+            for image, gradient, row, column in zip(chosen, gradients, rows, columns, strict=True)
+            for picture in (shown(gradient), image)
+        ]
+    )

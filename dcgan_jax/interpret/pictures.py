@@ -21,6 +21,19 @@ class Row(NamedTuple):
     titles: tuple[str, ...] = ()
 
 
+class Figure(NamedTuple):
+    """What a figure shows: its name, its rows, and a text that explains it.
+
+    gaps: the numbers of images behind which there is a wider gap. frames: uint8 [N, H, W, C], of its animation if any.
+    """
+
+    name: str
+    rows: list[Row]
+    text: str
+    gaps: tuple[int, ...] = ()
+    frames: np.ndarray | None = None
+
+
 def draw(rows: list[Row], caption: str, file: Path, *, zoom: int = 0, gaps: tuple[int, ...] = ()) -> Path:
     """Writes the figure as a PNG.
 
@@ -57,15 +70,6 @@ def draw(rows: list[Row], caption: str, file: Path, *, zoom: int = 0, gaps: tupl
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, format="png")
     return file
-
-
-def contact_sheet(images: np.ndarray, caption: str, file: Path, columns: int = 10) -> Path:
-    """Writes images with their numbers above them: what exemplars are chosen from."""
-    rows = []
-    for start in range(0, len(images), columns):
-        part = images[start : start + columns]
-        rows.append(Row("", part, tuple(str(start + i) for i in range(len(part)))))
-    return draw(rows, caption, file)
 
 
 def animate(frames: np.ndarray, file: Path, *, zoom: int = 0, milliseconds: int = 60) -> Path:

@@ -1,0 +1,90 @@
+"""Arithmetic on mean z of samples that have something in common (section 6.3.2, figures 7 and 8)."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from dcgan_jax import latent
+from dcgan_jax.errors import UserError
+from dcgan_jax.interpret.pictures import Figure, Row
+from dcgan_jax.interpret.samples import Samples
+
+AROUND = 8  # images around the result
+TURNED = 6  # samples that the turn vector is added to
+SHARES = np.linspace(-1, 1, 9, dtype=np.float32)  # of the turn vector
+
+Groups = list[list[int]]
+
+
+def exemplars(text: str, groups: int, each: int) -> Groups:
+    """Numbers of samples, such as '1,2,3/4,5,6'. Raises UserError unless there are so many groups of so many."""
+    expected = f"{groups} groups of {each} numbers of the contact sheet, such as " + "/".join(
+        ",".join(str(each * group + i) for i in range(each)) for group in range(groups)
+    )
+    try:
+        found = [[int(number) for number in group.split(",")] for group in text.split("/")]
+    except ValueError:
+        raise UserError(f"--exemplars: found {text!r}, expected {expected}") from None
+    sizes = [len(group) for group in found]
+    if sizes != [each] * groups or min(map(min, found)) < 0:
+        raise UserError(f"--exemplars: found groups of {', '.join(map(str, sizes))} numbers, expected {expected}")
+    return found
+
+
+def contact_sheet(samples: Samples, count: int, advice: str, columns: int = 10) -> Figure:
+    """Samples with their numbers: what exemplars are chosen from."""
+    images = samples.images(samples.z(range(count)))
+    rows = [
+        Row("", images[start : start + columns], _numbered(range(start, min(start + columns, count))))
+        for start in range(0, count, columns)
+    ]
+    return Figure("contact_sheet", rows, f"Samples by their numbers: {advice}.")
+
+
+def arithmetic(samples: Samples, groups: Groups, noise: float) -> Figure:
+    """A - B + C of three groups of three samples; around the result the same with uniform noise; and on pixels."""
+    z = [samples.z(group) for group in groups]
+    result = np.asarray(latent.arithmetic(*map(jnp.asarray, z)))
+    moves = np.random.default_rng(samples.seed).uniform(-noise, noise, (AROUND, len(result)))
+    square = np.insert(result + moves, AROUND // 2, result, axis=0).astype(np.float32)
+    images, neighbours = [samples.images(group) for group in z], samples.images(square)
+    rows = []
+    for letter, group, points, shown in zip("ABC", groups, z, images, strict=True):
+        mean = samples.images(points.mean(0, keepdims=True))
+        rows.append(Row(letter, np.concatenate([shown, mean]), (*_numbered(group), "mean z")))
+    for i, label in enumerate(("", "A - B + C", "")):
+        rows.append(Row(label, neighbours[3 * i : 3 * i + 3]))
+    a, b, c = (np.concatenate([group, group.mean(0, keepdims=True)]) for group in map(np.float64, images))
+    in_pixels = np.clip(np.rint(a - b + c), 0, 255).astype(np.uint8)
+    rows.append(Row("in pixels", in_pixels, ("", "", "", "of means")))
+    text = (
+        "A - B + C of the mean z of 3 samples each. The middle of the square is the result, around it the same with "
+        f"uniform noise of {noise:g}. Last row: the same arithmetic on pixels, of each column and of the means."
+    )
+    return Figure(_named("arithmetic", groups), rows, text, gaps=(3,))
+
+
+def turn(samples: Samples, groups: Groups, count: int = TURNED) -> Figure:
+    """Samples moved along the mean z of one group less that of another, there and back."""
+    left, right = (samples.z(group) for group in groups)
+    vector = np.asarray(latent.turn(jnp.asarray(left), jnp.asarray(right)))
+    rows = [
+        Row(letter, samples.images(points), _numbered(group))
+        for letter, points, group in zip("LR", (left, right), groups, strict=True)
+    ]
+    first = max(map(max, groups)) + 1  # others than the exemplars
+    for number in range(first, first + count):
+        titles = tuple(f"{share:+.2f}" if share else "itself" for share in SHARES) if number == first else ()
+        moved = samples.z([number]) + SHARES[:, None] * vector
+        rows.append(Row(f"sample {number}", samples.images(moved), titles))
+    text = "The turn vector, the mean z of L less that of R, added to samples in shares from -1 to 1."
+    return Figure(_named("turn", groups), rows, text)
+
+
+def _numbered(numbers: Sequence[int]) -> tuple[str, ...]:
+    return tuple(map(str, numbers))
+
+
+def _named(name: str, groups: Groups) -> str:
+    return "_".join([name, *("-".join(_numbered(group)) for group in groups)])

@@ -1,0 +1,27 @@
+"""The samples of one seed, and of one class where the network is conditional: what figures are made of."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dcgan_jax.inference import TrainedGAN, to_uint8
+
+
+class Samples(NamedTuple):
+    """Samples by their numbers: the same ones on a contact sheet and in every figure."""
+
+    gan: TrainedGAN
+    seed: int = 0
+    label: int | None = None
+
+    def z(self, numbers: np.ndarray | list[int] | range) -> np.ndarray:
+        """float32 [N, Z]."""
+        return self.gan.latents(np.asarray(numbers), self.seed)
+
+    def images(self, z: np.ndarray, gan: TrainedGAN | None = None) -> np.ndarray:
+        """z [N, Z] to uint8 [N, H, W, C], by this network or by a changed one."""
+        return to_uint8((gan or self.gan).generate(z, self.labels(len(z))))
+
+    def labels(self, count: int) -> np.ndarray | None:
+        """int [N], None where the network has no classes."""
+        return None if self.label is None else np.full(count, self.label)
