@@ -67,10 +67,11 @@ def _taps(side: int, kernel_size: int, stride: int, inside: bool) -> int:
 def networks(config: ConfigDict) -> tuple[list[Layer], list[Layer]]:
     """The layers of the generator and of the discriminator, each in the order in which it applies them.
 
-    One-hot labels are input features of every layer, as in `dcgan_jax.models`.
+    One-hot labels are input features of every dense layer, and count as one of every convolution's, however many they
+    are (`dcgan_jax.conv.of_constants`).
     """
     features, strides = configuration.layers(config)
-    classes, size = config.num_classes, config.kernel_size
+    classes, joined, size = config.num_classes, bool(config.num_classes), config.kernel_size
     height, width = config.image_size
     sides = [(height // math.prod(strides[:i]), width // math.prod(strides[:i])) for i in range(len(strides) + 1)]
     flat = math.prod(sides[-1]) * features[-1]
@@ -78,9 +79,9 @@ def networks(config: ConfigDict) -> tuple[list[Layer], list[Layer]]:
     # The discriminator's widths of inputs; the generator has the same the other way round.
     discriminator, generator = [], []
     for i, (inner, outer, stride) in enumerate(zip(features, (config.channels, *features), strides, strict=False)):
-        discriminator.append(Layer(f"conv_{i}", outer + classes, inner, *sides[i], size, stride))
+        discriminator.append(Layer(f"conv_{i}", outer + joined, inner, *sides[i], size, stride))
         name = f"conv_{len(strides) - 1 - i}"
-        generator.insert(0, Layer(name, outer, inner + classes, *sides[i], size, stride, transpose=True))
+        generator.insert(0, Layer(name, outer, inner + joined, *sides[i], size, stride, transpose=True))
     widths = (flat, *config.dense)
     for i, (before, units) in enumerate(zip(widths, config.dense, strict=False)):
         discriminator.append(Layer(f"dense_{i}", before + classes, units))

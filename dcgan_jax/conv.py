@@ -64,6 +64,23 @@ def conv_transpose(maps: Array, kernel: Array, stride: int) -> Array:
     return _choose(plain, by_winograd if _suits_winograd(kernel.shape, stride) else plain, maps, kernel)
 
 
+def of_constants(
+    convolve: Callable[[Array, Array, int], Array], values: Array, kernel: Array, stride: int, size: tuple[int, int]
+) -> Array:
+    """What `conv` or `conv_transpose` makes of maps of this size whose features [B, F] are the same at all positions.
+
+    Each position of the result is the sum of the taps of the kernel that fall inside there: one small product, however
+    many features there are, such as one-hot labels.
+    """
+    side, taps = kernel.shape[0], kernel.shape[0] ** 2
+    one_tap_each = jnp.eye(taps, dtype=values.dtype).reshape(side, side, 1, taps)
+    if convolve is conv_transpose:  # whose kernels go from their last axis to the one before
+        kernel, one_tap_each = kernel.swapaxes(2, 3), one_tap_each.swapaxes(2, 3)
+    inside = convolve(jnp.ones((1, *size, 1), values.dtype), one_tap_each, stride)[0]
+    weights = jnp.einsum("bi,tio->bto", values, kernel.reshape(taps, *kernel.shape[2:]))
+    return jnp.einsum("hwt,bto->bhwo", inside, weights)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _kernel_gradient(images: Array, maps: Array, stride: int, kernel_size: int) -> Array:
     """Gradient of <conv(images, kernel), maps> with respect to the kernel: [k, k, I, O]."""

@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from dcgan_jax.config import layers
-from dcgan_jax.conv import conv, conv_transpose
+from dcgan_jax.conv import conv, conv_transpose, of_constants
 
 # Section 3 of the paper: weights from N(0, 0.02); the released code draws gains from N(1, 0.02).
 WEIGHT_INIT = nn.initializers.normal(0.02)
@@ -92,7 +92,11 @@ class BatchNorm(nn.Module):
 
 
 class Conv(nn.Module):
-    """A strided convolution (or its adjoint, which enlarges) without bias; padding as in `dcgan_jax.conv`."""
+    """A strided convolution (or its adjoint, which enlarges) without bias; padding as in `dcgan_jax.conv`.
+
+    Of one-hot labels [B, L], if given, it makes what it would of L more features behind those of x [B, H, W, F], the
+    same at all positions.
+    """
 
     features: int
     kernel_size: int
@@ -100,11 +104,17 @@ class Conv(nn.Module):
     transpose: bool = False
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        channels = (self.features, x.shape[-1]) if self.transpose else (x.shape[-1], self.features)
+    def __call__(self, x: Array, one_hot: Array | None = None) -> Array:
+        inputs = x.shape[-1] + (0 if one_hot is None else one_hot.shape[-1])
+        channels = (self.features, inputs) if self.transpose else (inputs, self.features)
         shape = (self.kernel_size, self.kernel_size, *channels)
-        kernel = self.param("kernel", WEIGHT_INIT, shape, jnp.promote_types(x.dtype, jnp.float32))
-        return (conv_transpose if self.transpose else conv)(x, kernel.astype(x.dtype), self.stride)
+        kernel = self.param("kernel", WEIGHT_INIT, shape, jnp.promote_types(x.dtype, jnp.float32)).astype(x.dtype)
+        convolve = conv_transpose if self.transpose else conv
+        if one_hot is None:
+            return convolve(x, kernel, self.stride)
+        of_x, of_labels = jnp.split(kernel, [x.shape[-1]], axis=3 if self.transpose else 2)
+        labels_alone = of_constants(convolve, one_hot, of_labels, self.stride, size=x.shape[1:3])
+        return convolve(x, of_x, self.stride) + labels_alone
 
 
 class Network(nn.Module):
@@ -147,15 +157,18 @@ class Network(nn.Module):
             units, use_bias=False, dtype=self.dtype, param_dtype=param_dtype, kernel_init=WEIGHT_INIT, name=name
         )
 
-    def _join(self, x: Array, labels: Array | None) -> Array:
-        """x [B, ..., F] with the one-hot labels [B] behind its features, at every position."""
+    def _one_hot(self, labels: Array | None) -> Array | None:
+        """Labels [B] as [B, num_classes], or None where there are no classes."""
         if not self.num_classes:
-            return x
+            return None
         if labels is None:
             raise ValueError(f"labels: found None, expected whole numbers [B] below {self.num_classes}")
-        one_hot = jax.nn.one_hot(labels, self.num_classes, dtype=x.dtype)
-        one_hot = one_hot.reshape(one_hot.shape[:1] + (1,) * (x.ndim - 2) + one_hot.shape[-1:])
-        return jnp.concatenate([x, jnp.broadcast_to(one_hot, x.shape[:-1] + one_hot.shape[-1:])], axis=-1)
+        return jax.nn.one_hot(labels, self.num_classes, dtype=self.dtype)
+
+
+def _join(x: Array, one_hot: Array | None) -> Array:
+    """x [B, F] with one-hot labels [B, L], if there are any, behind its features."""
+    return x if one_hot is None else jnp.concatenate([x, one_hot], axis=-1)
 
 
 class Generator(Network):
@@ -171,32 +184,30 @@ class Generator(Network):
         inwards = math.prod(self.strides)
         features, strides = self.features[::-1], self.strides[::-1]
 
-        x = z.astype(self.dtype)
+        x, one_hot = z.astype(self.dtype), self._one_hot(labels)
         for i, units in enumerate(self.dense[::-1]):
-            x = self._dense(units, f"dense_{i}")(self._join(x, labels))
+            x = self._dense(units, f"dense_{i}")(_join(x, one_hot))
             x = nn.relu(self._norm(f"dense_norm_{i}")(x, train=train))
 
         if not features:  # no convolution: dense layers up to the pixels
-            pixels = self._dense(math.prod(self.image_shape), "pixels")(self._join(x, labels))
+            pixels = self._dense(math.prod(self.image_shape), "pixels")(_join(x, one_hot))
             return self._image(pixels.reshape(-1, *self.image_shape))
 
         # "Project and reshape" in figure 1 of the paper.
         first_map = (height // inwards, width // inwards, features[0])
-        x = self._dense(math.prod(first_map), "project")(self._join(x, labels))
+        x = self._dense(math.prod(first_map), "project")(_join(x, one_hot))
         if not self.norm_per_unit:
             x = x.reshape(-1, *first_map)
         x = nn.relu(self._norm("project_norm")(x, train=train)).reshape(-1, *first_map)
 
         self.sow("intermediates", "map_0", x)
         for i, (units, stride) in enumerate(zip(features[1:], strides[:-1], strict=True)):
-            x = Conv(units, self.kernel_size, stride, transpose=True, name=f"conv_{i}")(self._join(x, labels))
+            x = Conv(units, self.kernel_size, stride, transpose=True, name=f"conv_{i}")(x, one_hot)
             x = nn.relu(self._norm(f"norm_{i}")(x, train=train))
             self.sow("intermediates", f"map_{i + 1}", x)
 
         last = f"conv_{len(strides) - 1}"
-        return self._image(
-            Conv(channels, self.kernel_size, strides[-1], transpose=True, name=last)(self._join(x, labels))
-        )
+        return self._image(Conv(channels, self.kernel_size, strides[-1], transpose=True, name=last)(x, one_hot))
 
     def _image(self, x: Array) -> Array:
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -218,20 +229,21 @@ class Discriminator(Network):
 
     @nn.compact
     def __call__(self, images: Array, labels: Array | None = None, *, train: bool = False, groups: int = 1) -> Array:
-        x = (images if self.output == "tanh" else (images + 1) / 2).astype(self.dtype)
+        x, one_hot = images if self.output == "tanh" else (images + 1) / 2, self._one_hot(labels)
+        x = x.astype(self.dtype)
         for i, (features, stride) in enumerate(zip(self.features, self.strides, strict=True)):
-            x = Conv(features, self.kernel_size, stride, name=f"conv_{i}")(self._join(x, labels))
+            x = Conv(features, self.kernel_size, stride, name=f"conv_{i}")(x, one_hot)
             x = self._norm(f"norm_{i}")(x, train=train, groups=groups) if i > 0 else x
             x = self.activation(x)
             self.sow("intermediates", f"map_{i}", x)
 
         x = x.reshape(x.shape[0], -1)
         for i, units in enumerate(self.dense):
-            x = self._dense(units, f"dense_{i}")(self._join(x, labels))
+            x = self._dense(units, f"dense_{i}")(_join(x, one_hot))
             if self.features or i > 0:  # guideline 2
                 x = self._norm(f"dense_norm_{i}")(x, train=train, groups=groups)
             x = self.activation(x)
-        logits = self._dense(self.outputs, "logit")(self._join(x, labels))
+        logits = self._dense(self.outputs, "logit")(_join(x, one_hot))
         logits = logits[:, 0] if self.outputs == 1 else logits
         return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 

@@ -151,3 +151,24 @@ def test_half_precision_is_summed_in_single():
         assert found.dtype == jnp.bfloat16
         # Each value is the exact one, rounded once: to 8 bits, half of the last.
         np.testing.assert_allclose(found.astype(float), exact, rtol=2**-8, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["conv", "conv_transpose"])
+@pytest.mark.parametrize(("kernel_size", "stride"), SHAPES)
+def test_constant_features_are_those_of_constant_maps(name, kernel_size, stride):
+    convolve = getattr(convolutions, name)
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((3, 7))
+    kernel = rng.standard_normal((kernel_size, kernel_size, *((4, 7) if name == "conv_transpose" else (7, 4))))
+
+    def of_maps(values, kernel):
+        return convolve(jnp.broadcast_to(values[:, None, None], (3, 6, 12, 7)), kernel, stride)
+
+    def of_values(values, kernel):
+        return convolutions.of_constants(convolve, values, kernel, stride, size=(6, 12))
+
+    (expected, pull_back), (found, pull_ours_back) = (jax.vjp(f, values, kernel) for f in (of_maps, of_values))
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+    cotangent = rng.standard_normal(expected.shape)
+    for ours, theirs in zip(pull_ours_back(cotangent), pull_back(cotangent), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
