@@ -42,6 +42,7 @@ def test_blocks_and_a_start_change_nothing(digits, monkeypatch):
     whole = svm.fit(features, labels, 10, 1e-2)
     started = svm.fit(features, labels, 10, 1e-2, svm.fit(features, labels, 10, 1e-3))
     monkeypatch.setattr(svm, "ROWS", 500)
+    monkeypatch.setattr(svm, "KEPT", 0)
     in_blocks = svm.fit(features, labels, 10, 1e-2)
     lowest = objective(whole.weights, features, labels, 1e-2).sum()
     for other in (started, in_blocks):

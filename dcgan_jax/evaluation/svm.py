@@ -19,6 +19,7 @@ import numpy as np
 from jax import Array
 
 ROWS = 1024  # examples of a block
+KEPT = 2**30  # bytes: features of fewer in float32 are converted once for all passes
 # A class is done when its objective is certainly within this share of the lowest, and its gradient's norm has fallen to
 # this share of what it is at zero weights. The first decides with a large C, the second with a small one, where the
 # objective hardly changes but the order of the scores does.
@@ -85,6 +86,9 @@ class _Passes:
 
     def __init__(self, features: np.ndarray):
         self.features, self.count = features, 0
+        self.kept: list[tuple[slice, Array]] = []
+        if features.size * 4 <= KEPT:
+            self.kept = list(self._converted())
 
     def filled(self, rows: np.ndarray) -> np.ndarray:
         """Rows [N, ...] with zeros up to a whole block."""
@@ -92,6 +96,9 @@ class _Passes:
 
     def blocks(self) -> Iterator[tuple[slice, Array]]:
         self.count += 1
+        yield from self.kept or self._converted()
+
+    def _converted(self) -> Iterator[tuple[slice, Array]]:
         for start in range(0, len(self.features), ROWS):
             block = self.features[start : start + ROWS]
             # Converted by a call of its own: XLA would convert within each product, where it takes three times as long.
