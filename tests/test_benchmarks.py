@@ -98,9 +98,44 @@ def test_the_gpu_script_refuses_a_row_that_it_does_not_know():
     assert "found 'mnist-64'" in done.stderr
 
 
-def test_shellcheck_finds_nothing():
-    done = benchmark(Path(sys.executable).parent / "shellcheck", "benchmarks/gpu.sh")
+@pytest.mark.parametrize("script", ["gpu.sh", "reproduce.sh"])
+def test_shellcheck_finds_nothing(script):
+    done = benchmark(Path(sys.executable).parent / "shellcheck", f"benchmarks/{script}")
     assert done.returncode == 0, done.stdout
+
+
+def reproduce(out, *experiments, fails="nothing"):
+    """benchmarks/reproduce.sh with a stand-in for Python that tells what it is called for, and fails at one launcher."""
+    stand_in = out / "python"
+    stand_in.write_text(f'#!/bin/sh\necho "called $*"\ncase "$1" in *{fails}*) exit 1;; esac\n')
+    stand_in.chmod(0o755)
+    done = benchmark("benchmarks/reproduce.sh", *experiments, OUT=str(out), PYTHON=str(stand_in), BOXES="")
+    return done, [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("called ")]
+
+
+def test_the_experiments_go_on_where_they_failed(tmp_path):
+    done, calls = reproduce(tmp_path, "svhn", fails="probe")
+    assert done.returncode == 1
+    assert [call[0] for call in calls] == ["launch/train.py", "launch/sample.py", "launch/probe.py"]
+    done, calls = reproduce(tmp_path, "svhn")
+    assert done.returncode == 0, done.stderr
+    assert [call[0] for call in calls] == ["launch/probe.py", "launch/supervised.py"]
+    assert reproduce(tmp_path, "svhn")[1] == []
+    steps = [json.loads(line) for line in (tmp_path / "times.jsonl").read_text().splitlines()]
+    assert [set(step) for step in steps] == [{"step", "seconds", "card"}] * 4
+
+
+def test_every_experiment_of_the_paper_is_reproduced(tmp_path):
+    done, calls = reproduce(tmp_path)
+    assert done.returncode == 0, done.stderr
+    trained = {flag for call in calls if call[0] == "launch/train.py" for flag in call if flag.startswith("--config=")}
+    names = ("mnist_conditional", "svhn", "imagenet32", "celeba", "lsun_bedroom")
+    assert trained == {f"--config=configs/{name}.py:paper" for name in names} | {
+        "--config=configs/mnist_conditional.py:dense"
+    }
+    for call in calls:
+        assert (ROOT / call[0]).exists()
+    assert reproduce(tmp_path, "svhm")[0].returncode == 2
 
 
 @pytest.mark.parametrize("kernel_size", [4, 5])
