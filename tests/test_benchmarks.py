@@ -105,7 +105,7 @@ def test_shellcheck_finds_nothing(script):
 
 
 def reproduce(out, *experiments, fails="nothing"):
-    """benchmarks/reproduce.sh with a stand-in for Python that tells what it is called for, and fails at one launcher."""
+    """benchmarks/reproduce.sh with a stand-in for Python that tells what it is called for and fails at one."""
     stand_in = out / "python"
     stand_in.write_text(f'#!/bin/sh\necho "called $*"\ncase "$1" in *{fails}*) exit 1;; esac\n')
     stand_in.chmod(0o755)
