@@ -4,7 +4,8 @@
 #   mnist     mnist_conditional.py, recipes paper and dense: samples, nearest neighbours        (table 3, figure 9)
 #   svhn      svhn.py:paper: samples, the probe on 1,000 labels, the supervised network         (table 2)
 #   imagenet  imagenet32.py:paper: samples, the probe on CIFAR-10                               (table 1, figure 11)
-#   faces     celeba.py:paper: samples, walks, a sheet to choose exemplars from, neighbours     (figures 4, 7, 8, 10)
+#   faces     celeba.py:paper: samples, walks, arithmetic and turns of random exemplars, with a
+#             sheet to choose others from, neighbours                                           (figures 4, 7, 8, 10)
 #   bedrooms  lsun_bedroom.py:paper without near-duplicates: samples after 1 and 5 epochs, walks, guided
 #             backpropagation; with BOXES=FILE the forgotten windows                            (figures 2 to 6)
 #
@@ -51,68 +52,86 @@ EOF
   small=(--config.batch_size=4 --config.width=2 --config.num_steps=2 --config.lr_decay_steps=0)
 }
 
-# step NAME LAUNCHER FLAG...: runs it, unless a step of this name is done.
+finished() {
+  grep -qsF "{\"step\": \"$1\"," "$out/times.jsonl"
+}
+
+# step NAME LAUNCHER FLAG...: runs it, unless a step of this name is finished.
 step() {
   local name=$1 began=$SECONDS
-  ! grep -qsF "{\"step\": \"$name\"," "$out/times.jsonl" || return 0
+  ! finished "$name" || return 0
   echo "== $name"
   "$python" "launch/$2.py" "${@:3}"
   printf '{"step": "%s", "seconds": %d, "card": "%s"}\n' "$name" $((SECONDS - began)) "$card" >>"$out/times.jsonl"
 }
 
-# train RUN CONFIG SOURCE:PLACE FLAG...
-train() {
-  local place=path
-  [ "${3%%:*}" != tfds ] || place=name
-  step "train $*" train --config="configs/$2" --workdir="$out/$1" --config.data.prepared="$out/prepared" \
-    --config.data.source="${3%%:*}" --config.data.$place="${3#*:}" "${small[@]}" "${@:4}"
+# located SOURCE:PLACE: sets `data` to the flags that say so.
+located() {
+  data=(--config.data.prepared="$out/prepared" --config.data.source="${1%%:*}" --config.data.path="${1#*:}")
+  [ "${1%%:*}" != tfds ] || data+=(--config.data.path= --config.data.name="${1#*:}")
 }
 
-# of RUN LAUNCHER ARGUMENT...: something made or measured of a run.
+# train RUN CONFIG SOURCE:PLACE FLAG...
+train() {
+  located "$3"
+  step "train $*" train --config="configs/$2" --workdir="$out/$1" "${data[@]}" "${small[@]}" "${@:4}"
+}
+
+# of RUN LAUNCHER ARGUMENT...: something measured of a run.
 of() {
   step "$*" "${@:2}" --workdir="$out/$1"
+}
+
+# picture RUN NAME LAUNCHER ARGUMENT...: in $out/pictures/RUN/NAME, made anew where it was not finished.
+picture() {
+  local folder=$out/pictures/$1/$2
+  finished "$1 $2" || rm -rf "$folder"
+  [ "$3" != sample ] || folder+=/grid.png
+  step "$1 $2" "${@:3}" --workdir="$out/$1" --out="$folder"
 }
 
 reproduce_mnist() {
   local recipe
   for recipe in paper dense; do
     train "mnist_$recipe" "mnist_conditional.py:$recipe" "$MNIST"
-    of "mnist_$recipe" sample
+    picture "mnist_$recipe" samples sample
     of "mnist_$recipe" nearest_neighbour "${neighbours[@]}" --real
   done
 }
 
 reproduce_svhn() {
   train svhn svhn.py:paper "$SVHN"
-  of svhn sample
+  picture svhn samples sample
   of svhn probe "${svhn[@]}"
   of svhn supervised "${svhn[0]}" "${supervised[@]}"
 }
 
 reproduce_imagenet() {
   train imagenet imagenet32.py:paper "$IMAGENET"
-  of imagenet sample
+  picture imagenet samples sample
   of imagenet probe --data="${CIFAR10#*:}" "${imagenet[@]}"
 }
 
 reproduce_faces() {
   local figure
   train faces celeba.py:paper "$CELEBA"
-  of faces sample
-  for figure in walk arithmetic neighbours; do of faces figure $figure; done
+  picture faces samples sample
+  for figure in walk neighbours; do picture faces $figure figure $figure; done
+  for figure in arithmetic turn; do picture faces $figure figure $figure --exemplars=random; done
+  picture faces contact_sheet figure arithmetic
 }
 
 reproduce_bedrooms() {
   local figure unique
-  step "prepare bedrooms" prepare --config=configs/lsun_bedroom.py:paper --deduplicate \
-    --config.data.prepared="$out/prepared" --config.data.source="${LSUN%%:*}" --config.data.path="${LSUN#*:}"
+  located "$LSUN"
+  step "prepare bedrooms" prepare --config=configs/lsun_bedroom.py:paper --deduplicate "${data[@]}"
   unique=$(echo "$out"/prepared/*-deduplicated-*)
   train bedrooms lsun_bedroom.py:paper "prepared:$unique" --config.num_steps=$bedrooms_epoch
-  of bedrooms sample --step=$bedrooms_epoch
+  picture bedrooms samples_1_epoch sample
   train bedrooms lsun_bedroom.py:paper "prepared:$unique"
-  of bedrooms sample
-  for figure in walk guided_backprop; do of bedrooms figure $figure; done
-  [ -z "${BOXES:-}" ] || of bedrooms figure forget --boxes="$BOXES"
+  picture bedrooms samples sample
+  for figure in walk guided_backprop; do picture bedrooms $figure figure $figure; done
+  [ -z "${BOXES:-}" ] || picture bedrooms forget figure forget --boxes="$BOXES"
 }
 
 if [ "${1:-}" = --dry ]; then

@@ -21,8 +21,5 @@ def get_config(recipe: str = "default"):
     config.data.name = "cifar10"
     config.num_steps = 50_000
     if recipe == "paper":
-        config.features = (128, 128, 256, 256, 512, 512)
-        config.strides = (1, 2, 1, 2, 1, 2)
-        config.kernel_size = 3
-        config.latent_dim = 256
+        config.update(configuration.IMAGENET_NETWORK)
     return config

@@ -18,8 +18,5 @@ def get_config(recipe: str = "default"):
     config.data.name = "imagenet_resized/32x32"
     config.num_steps = 150_000 if recipe == "paper" else 600_000
     if recipe == "paper":
-        config.features = (128, 128, 256, 256, 512, 512)
-        config.strides = (1, 2, 1, 2, 1, 2)
-        config.kernel_size = 3
-        config.latent_dim = 256
+        config.update(configuration.IMAGENET_NETWORK)
     return config

@@ -104,6 +104,11 @@ def default_config() -> ConfigDict:
 # The networks of the paper's 64x64 experiments, and the batch that they were trained with.
 PAPER_NETWORK = dict(kernel_size=5, width=128, prior="uniform", norm_per_unit=True, batch_size=128)
 
+# The network that the paper trained on ImageNet at 32x32 and probed on CIFAR-10.
+IMAGENET_NETWORK = dict(
+    features=(128, 128, 256, 256, 512, 512), strides=(1, 2, 1, 2, 1, 2), kernel_size=3, latent_dim=256
+)
+
 # Fields that a run may change when it is resumed: none of them alters what an already finished step computed.
 # (Where images come from may change: their content is compared, by the hash that a checkpoint carries.)
 MAY_CHANGE = frozenset(

@@ -65,12 +65,12 @@ def conv_transpose(maps: Array, kernel: Array, stride: int) -> Array:
 
 
 def of_constants(
-    convolve: Callable[[Array, Array, int], Array], values: Array, kernel: Array, stride: int, size: tuple[int, int]
+    convolve: Callable[[Array, Array, int], Array], values: Array, kernel: Array, stride: int, size: tuple[int, ...]
 ) -> Array:
-    """What `conv` or `conv_transpose` makes of maps of this size whose features [B, F] are the same at all positions.
+    """What `conv` or `conv_transpose` makes of maps whose features [B, F] are the same at all positions.
 
-    Each position of the result is the sum of the taps of the kernel that fall inside there: one small product, however
-    many features there are, such as one-hot labels.
+    size: height and width of these maps. Each position of the result is the sum of the taps of the kernel that fall
+    inside there: one small product, however many features there are, such as one-hot labels.
     """
     side, taps = kernel.shape[0], kernel.shape[0] ** 2
     one_tap_each = jnp.eye(taps, dtype=values.dtype).reshape(side, side, 1, taps)

@@ -46,10 +46,20 @@ def _discriminate(discriminator: models.Discriminator, variables: Tree, images: 
     return discriminator.apply(variables, images, labels)
 
 
+def maps_of(
+    discriminator: models.Discriminator, variables: Tree, images: Array, labels: Array | None = None
+) -> list[Array]:
+    """The activations of its convolutions, each [n, height, width, features], of images [n, H, W, C] in [-1, 1].
+
+    For use inside of JAX's transformations.
+    """
+    _, sown = discriminator.apply(variables, images, labels, mutable=["intermediates"])
+    return [sown["intermediates"][f"map_{i}"][0] for i in range(len(discriminator.features))]
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _features(discriminator: models.Discriminator, variables: Tree, images: Array, labels: Array | None) -> Array:
-    _, sown = discriminator.apply(variables, images, labels, mutable=["intermediates"])
-    maps = [sown["intermediates"][f"map_{i}"][0] for i in range(len(discriminator.features))]
+    maps = maps_of(discriminator, variables, images, labels)
     return jnp.concatenate([_max_pool(m).reshape(len(images), -1) for m in maps], axis=-1).astype(jnp.float32)
 
 
@@ -93,8 +103,7 @@ class TrainedGAN:
 
     def sample_at(self, indices: np.ndarray, seed: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
         """The images of `sample` at these indices, int [n]: uint8 [n, H, W, C]."""
-        if not 0 <= operator.index(seed) < 2**31:
-            raise UserError(f"seed: found {seed}, expected a number from 0 to 2**31 - 1")
+        _check_seed(seed)
         if self.config.num_classes and labels is None:
             labels = indices % self.config.num_classes
 
@@ -105,6 +114,7 @@ class TrainedGAN:
 
     def latents(self, indices: np.ndarray, seed: int = 0) -> np.ndarray:
         """The z that `sample` makes the images of these indices, int [n], from: float32 [n, latent_dim]."""
+        _check_seed(seed)
         return np.asarray(_draw(seed, np.asarray(indices), self.latent_dim, self.config.prior))
 
     def generate(self, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
@@ -128,18 +138,9 @@ class TrainedGAN:
             raise UserError("features: this network has no convolutions, whose activations they would be")
         return self._judge(_features, images, labels)
 
-    def maps(
-        self, images: Array, *, activation: Callable[[Array], Array] = models.leaky_relu, labels: Array | None = None
-    ) -> list[Array]:
-        """The activations of the discriminator's convolutions, each [n, height, width, features].
-
-        images: [n, H, W, C] in [-1, 1]. For use inside of JAX's transformations; `activation` as in
-        `models.Discriminator`.
-        """
-        network = self.discriminator.clone(activation=activation)
-        variables = self.discriminator_variables
-        _, sown = network.apply(variables, images, labels, mutable=["intermediates"])
-        return [sown["intermediates"][f"map_{i}"][0] for i in range(len(network.features))]
+    def maps(self, images: Array, labels: Array | None = None) -> list[Array]:
+        """The activations of the discriminator's convolutions, as `maps_of` gives them."""
+        return maps_of(self.discriminator, self.discriminator_variables, images, labels)
 
     def generator_maps(self, z: np.ndarray, layer: int, labels: np.ndarray | None = None) -> np.ndarray:
         """What the generator's convolution `layer` enlarges: z [n, latent_dim] -> maps [n, height, width, features].
@@ -203,6 +204,11 @@ class TrainedGAN:
             found = f"{len(labels)} of {np.unique(labels).tolist()[:9]}" if labels.ndim == 1 else str(labels.shape)
             raise UserError(f"labels: found {found}, expected {count} whole numbers from 0 to {classes - 1}")
         return labels.astype(np.int32)
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= operator.index(seed) < 2**31:
+        raise UserError(f"seed: found {seed}, expected a number from 0 to 2**31 - 1")
 
 
 def _in_chunks(run: Callable, inputs: np.ndarray, labels: np.ndarray | None) -> np.ndarray:

@@ -12,6 +12,7 @@ from jax import Array
 
 # Streams of randomness: what a key is for. FRESH is the generator's own z where it does not share the discriminator's.
 INIT, TRAIN, FRESH, SAMPLE, CALIBRATE, FLIP = range(6)
+PARALLEL = 1e-3  # the sine of an angle that float32 can no longer tell from none
 
 
 def key(seed: int | Array, stream: int, step: int | Array = 0) -> Array:
@@ -43,13 +44,15 @@ def spherical(start: Array, end: Array, share: Array) -> Array:
     """Points on the arc from start [Z] to end [Z] about the origin, at shares [S] of its angle: [S, Z].
 
     A Gaussian z lies near a sphere, which a straight line leaves. Lengths change linearly on the way (Shoemake 1985).
+    Between points in the same direction, or in opposite ones, there is no one arc: the way is a straight line.
     """
     lengths = jnp.linalg.norm(start), jnp.linalg.norm(end)
     directions = start / lengths[0], end / lengths[1]
     angle = jnp.arccos(jnp.clip(jnp.dot(*directions), -1, 1))
     first, second = jnp.sin((1 - share) * angle)[:, None], jnp.sin(share * angle)[:, None]
-    arc = (first * directions[0] + second * directions[1]) / jnp.maximum(jnp.sin(angle), 1e-6)
-    return linear(lengths[0][None], lengths[1][None], share) * arc
+    arc = (first * directions[0] + second * directions[1]) / jnp.maximum(jnp.sin(angle), PARALLEL)
+    lengthened = linear(lengths[0][None], lengths[1][None], share) * arc
+    return jnp.where(jnp.sin(angle) > PARALLEL, lengthened, linear(start, end, share))
 
 
 def walk(points: Array, steps: int, between: Callable[[Array, Array, Array], Array] = linear) -> Array:

@@ -7,14 +7,16 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
 from absl import flags
 
-from dcgan_jax.errors import TrainingError, UserError
+from dcgan_jax.errors import TrainingError, UserError, writable_path
 from dcgan_jax.stop import INTERRUPTED
 
 USER_ERROR, FAILURE = 2, 1
+LARGEST_SEED = 2**31 - 1
 
 
 def run(
@@ -53,6 +55,16 @@ def run(
     except Exception:
         traceback.print_exc()
         leave(FAILURE)
+
+
+def run_to_add_to(workdir: str | None, example: str) -> Path:
+    """The folder that --workdir names, for results to be added to.
+
+    Raises UserError, before anything is measured, where the flag is missing or nothing can be written there.
+    """
+    if workdir is None:
+        raise UserError(f"--workdir: missing, expected the folder of a run, such as {example}")
+    return writable_path(workdir, "--workdir")
 
 
 def _leave(error: BaseException, code: int) -> NoReturn:

@@ -49,7 +49,7 @@ def main() -> None:
     if IMAGES.value:
         compare()
     else:
-        measure(Path(WORKDIR.value))
+        measure(cli.run_to_add_to(WORKDIR.value, "runs/digits"))
 
 
 def measure(workdir: Path) -> None:

@@ -10,7 +10,8 @@ forget           samples without the feature maps that go with what is in boxes 
 neighbours       samples beside the training images nearest in pixels and in the discriminator's features
 
 The numbers of exemplars are those of a contact sheet of samples, which `arithmetic` and `turn` write where no exemplars
-are given. Pictures go to DIR/figures, each with the checkpoint and the seed in its caption.
+are given; --exemplars=random takes some by the seed. Pictures go to DIR/figures, each with the checkpoint and the seed
+in its caption.
 """
 
 from pathlib import Path
@@ -21,7 +22,7 @@ import image_sets
 import numpy as np
 from absl import flags
 
-from dcgan_jax.errors import UserError, writable_path
+from dcgan_jax.errors import UserError, local_path, writable_path
 
 if TYPE_CHECKING:
     from dcgan_jax.inference import TrainedGAN
@@ -30,19 +31,24 @@ if TYPE_CHECKING:
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, such as runs/celeba")
 STEP = flags.DEFINE_integer("step", None, "checkpoint; the newest by default")
-SEED = flags.DEFINE_integer("seed", 0, "which samples")
+SEED = flags.DEFINE_integer("seed", 0, "which samples", 0, cli.LARGEST_SEED)
 LABEL = flags.DEFINE_integer("label", None, "for a conditional network: the class of all samples")
 OUT = flags.DEFINE_string("out", None, "folder for the pictures; DIR/figures by default")
 NUM = flags.DEFINE_integer(
-    "num", None, "how many samples: on the contact sheet (100), in the rows of turn (6), neighbours (16), forget (150)"
+    "num",
+    None,
+    "how many samples: on the contact sheet (100), in the rows of turn (6), neighbours (16), forget (150)",
+    lower_bound=1,
 )
-EXEMPLARS = flags.DEFINE_string("exemplars", None, "arithmetic, turn: numbers of samples, groups apart by /")
+EXEMPLARS = flags.DEFINE_string(
+    "exemplars", None, "arithmetic, turn: numbers of samples, groups apart by /; or 'random'"
+)
 NOISE = flags.DEFINE_float("noise", 0.25, "arithmetic: uniform noise of this size around the result")
 LAYER = flags.DEFINE_integer(
     "layer", None, "guided_backprop, maximal: convolution of the discriminator; forget: map of the generator; from 0"
 )
 FEATURES = flags.DEFINE_string("features", "first", "guided_backprop, maximal: 'first', 'active', or numbers")
-COUNT = flags.DEFINE_integer("count", 6, "guided_backprop, maximal: how many features, first or most active")
+COUNT = flags.DEFINE_integer("count", 6, "guided_backprop, maximal: how many features", lower_bound=1)
 BOXES = flags.DEFINE_string("boxes", None, "forget: a JSON file of boxes, or TOP,LEFT,BOTTOM,RIGHT for every sample")
 
 
@@ -65,8 +71,7 @@ def main(name: str) -> None:
         raise UserError(f"--label: missing, expected a class from 0 to {classes - 1}: this network is conditional")
     if not classes and LABEL.value is not None:
         raise UserError(f"--label: found {LABEL.value}, expected none: this network was trained without classes")
-    folder = Path(OUT.value or Path(WORKDIR.value) / "figures")
-    writable_path(folder, "--out")
+    folder = writable_path(OUT.value or Path(WORKDIR.value) / "figures", "--out")
     label = "" if LABEL.value is None else f"label {LABEL.value}"
     whence = ", ".join(filter(None, (f"step {gan.step}", f"seed {SEED.value}", label)))
     for figure in _figures(name, Samples(gan, SEED.value, LABEL.value)):
@@ -75,7 +80,7 @@ def main(name: str) -> None:
         for file in (still, moving):
             if file.exists():
                 raise UserError(f"--out: {str(file)!r} exists, expected none; pass another --out, or remove it")
-        caption = f"{figure.text}\n{Path(WORKDIR.value).resolve().name}, {whence}"
+        caption = f"{figure.text}\n{local_path(WORKDIR.value, '--workdir').resolve().name}, {whence}"
         print(pictures.draw(figure.rows, caption, still, gaps=figure.gaps))
         if figure.frames is not None:
             print(pictures.animate(figure.frames, moving))
@@ -91,12 +96,12 @@ def _figures(name: str, samples: "Samples") -> "list[Figure]":
         if EXEMPLARS.value is None:
             advice = "--exemplars=A,A,A/B,B,B/C,C,C makes A - B + C"
             return [arithmetic.contact_sheet(samples, NUM.value or 100, advice)]
-        return [arithmetic.arithmetic(samples, arithmetic.exemplars(EXEMPLARS.value, 3, 3), NOISE.value)]
+        return [arithmetic.arithmetic(samples, arithmetic.exemplars(EXEMPLARS.value, 3, 3, SEED.value), NOISE.value)]
     if name == "turn":
         if EXEMPLARS.value is None:
             advice = "--exemplars=L,L,L,L/R,R,R,R turns samples from what is in R to what is in L"
             return [arithmetic.contact_sheet(samples, NUM.value or 100, advice)]
-        groups = arithmetic.exemplars(EXEMPLARS.value, 2, 4)
+        groups = arithmetic.exemplars(EXEMPLARS.value, 2, 4, SEED.value)
         return [arithmetic.turn(samples, groups, NUM.value or arithmetic.TURNED)]
     if name == "guided_backprop":
         layer = excitation.layer_of(gan, LAYER.value)

@@ -1,13 +1,14 @@
 """The flags --data, --test, --prepared: real images, for launchers that look at a trained network."""
 
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import ConfigDict
 
 from dcgan_jax.config import validate
-from dcgan_jax.errors import UserError, told_of
+from dcgan_jax.errors import UserError, local_path, told_of
 
 if TYPE_CHECKING:
     from dcgan_jax.data import ImageSet
@@ -42,7 +43,7 @@ def open_training(config: ConfigDict) -> "ImageSet":
     """Training images where the flags say, with whatever labels they have, in the size of a configuration."""
     from dcgan_jax import data
 
-    with told_of("--data", "config.data.path"):
+    with _told_of_flags():
         return data.load(validate(located(config)), labelled=True)
 
 
@@ -50,15 +51,35 @@ def open_test(config: ConfigDict) -> "ImageSet":
     """Held-out images where the flags say, likewise. Raises UserError where there are none."""
     from dcgan_jax import data
 
-    with told_of("--data", "config.data.path"), told_of("--test", "config.data.test"):
+    with _told_of_flags():
         test = data.held_out(validate(located(config)))
     if test is None:
         raise UserError("--test: found no held-out images beside the training images; name some by --test=PATH")
     return test
 
 
+@contextmanager
+def _told_of_flags() -> Iterator[None]:
+    try:
+        with (
+            told_of("--data", "config.data.path"),
+            told_of("--data", "config.data.name"),
+            told_of("--test", "config.data.test"),
+        ):
+            yield
+    except UserError as error:  # --data tells a folder from a name by itself
+        raise UserError(str(error).replace("--config.data.source=folder ", "")) from error
+
+
+def hashes(**sets: "ImageSet") -> dict[str, dict]:
+    """What tells sets of images from others, by their roles: for the lines of evaluation.jsonl."""
+    return {
+        role: {"count": len(images.images), "sha256": images.card["sha256"]["images"]} for role, images in sets.items()
+    }
+
+
 def _source(place: str) -> str:
-    path = Path(place).expanduser()
+    path = local_path(place, "--data")
     if (path / "card.json").exists():
         return "prepared"
     if "idx" in path.name or (path.is_dir() and any(path.glob("*idx3*"))):

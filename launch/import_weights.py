@@ -38,12 +38,16 @@ def main() -> None:
     most = 1 if FORMAT.value == "theano" else 2
     if len(FILE.value) > most:
         raise UserError(f"--file: found {len(FILE.value)} files, expected at most {most} for {FORMAT.value}")
+    if FORMAT.value == "torch" and STRIDES.value:
+        raise UserError("--strides: found some, expected none for torch, whose example has 2 everywhere")
     if FORMAT.value == "theano":
         (file,) = FILE.value
         networks = theano_networks.convert(_arrays(file), f"--file {file!r}", _strides(), PRIOR.value)
     else:
         networks = torch_networks.convert({f"--file {file!r}": torch_file.read(file) for file in FILE.value})
         networks.fields["prior"] = PRIOR.value
+    if IMAGES.value and networks.discriminator is not None and networks.discriminator.batch_stats is not None:
+        raise UserError("--images: found some, expected none: these weights carry statistics of their own")
     images = open_images(IMAGES.value, PREPARED.value).images if IMAGES.value else None
     about = {"format": FORMAT.value, "files": {Path(file).name: _digest(file) for file in FILE.value}}
     recipe = {"theano": "paper", "torch": "torch"}[FORMAT.value]

@@ -5,12 +5,11 @@
 DIR holds a run of a conditional network, such as configs/mnist_conditional.py. A held-out image is classified as the
 nearest of that many samples, exactly, in pixels. Samples are streamed, so that any number will do; several numbers
 (--samples=1000,50000) share one stream. --real adds as many of the first training images, and all of them. Results are
-printed, and added to DIR/evaluation.jsonl.
+printed, and added to DIR/evaluation.jsonl, one by one.
 """
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Collection, Iterator
 
 import cli
 import image_sets
@@ -23,7 +22,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, such as runs/
 SAMPLES = flags.DEFINE_list("samples", ["50000"], "how many samples; several numbers are points of one curve")
 REAL = flags.DEFINE_bool("real", False, "the reference row too: training images in place of samples")
 STEP = flags.DEFINE_integer("step", None, "checkpoint; the newest by default")
-SEED = flags.DEFINE_integer("seed", 0, "which samples")
+SEED = flags.DEFINE_integer("seed", 0, "which samples", 0, cli.LARGEST_SEED)
 
 BLOCK = 8192  # samples made at a time
 
@@ -32,16 +31,16 @@ def main() -> None:
     from dcgan_jax import checkpoint, heap
     from dcgan_jax.evaluation import report
     from dcgan_jax.evaluation.nearest_neighbour import NearestNeighbour
+    from dcgan_jax.evaluation.probe import check_classes
     from dcgan_jax.inference import load
 
     heap.keep()
-    if WORKDIR.value is None:
-        raise UserError("--workdir: missing, expected the folder of a run, such as runs/mnist_conditional")
+    workdir = cli.run_to_add_to(WORKDIR.value, "runs/mnist_conditional")
     counts = _counts()
-    gan = load(WORKDIR.value, STEP.value)
+    gan = load(workdir, STEP.value)
     if not gan.config.num_classes:
         raise UserError(
-            f"--workdir: the network in {WORKDIR.value!r} has no classes, expected a conditional one, whose samples "
+            f"--workdir: the network in {str(workdir)!r} has no classes, expected a conditional one, whose samples "
             "have labels (configs/mnist_conditional.py)"
         )
     config = gan.config
@@ -53,34 +52,33 @@ def main() -> None:
     if test.labels.max() >= config.num_classes:
         raise UserError(f"--test: found {classes} labels up to {test.labels.max()}, expected {config.num_classes}")
 
-    def errors(stream: Iterator[tuple[np.ndarray, np.ndarray]], wanted: set[int], source: str) -> Iterator[dict]:
+    check_classes("--test", checkpoint.read(workdir, gan.step)[1]["data"], test.card)
+    about = {
+        "seed": SEED.value,
+        "features": "pixels",
+        "real": image_sets.hashes(test=test),
+        "versions": checkpoint.versions(),
+    }
+
+    def measure(stream: Iterator[tuple[np.ndarray, np.ndarray]], wanted: set[int], source: str, line: dict) -> None:
         began, classifier = time.perf_counter(), NearestNeighbour(np.asarray(test.images))
         for images, labels in stream:
             classifier.show(images, labels)
             if classifier.shown in wanted:
                 wrong = float((classifier.label != test.labels).mean())
-                seconds = round(time.perf_counter() - began, 1)
-                name = f"nearest_neighbour_error{classifier.shown}_test"
-                print(f"{source}: {classifier.shown} images, {len(test.labels)} held out, error {wrong:.2%}")
-                yield {"metric": name, "value": wrong, "source": source, "seconds": seconds}
+                found = {"metric": f"nearest_neighbour_error{classifier.shown}_test", "value": wrong}
+                seconds = {"seconds": round(time.perf_counter() - began, 1)}
+                print(
+                    f"{source}: {classifier.shown} images, {len(test.labels)} held out, error {wrong:.2%}", flush=True
+                )
+                report.append(workdir / report.NAME, [found | about | line | seconds])
 
-    lines = []
     if train is not None:
         wanted = {min(count, len(train.images)) for count in [*counts, len(train.images)]}
-        lines += errors(
-            ((train.images[part], train.labels[part]) for part in _parts(wanted)), wanted, "training images"
-        )
-    wanted = set(counts)
-    sampled = ((gan.sample_at(part, SEED.value), part % config.num_classes) for part in _parts(wanted))
-    lines += errors(sampled, wanted, f"samples of step {gan.step}")
-    about = {
-        "step": gan.step,
-        "seed": SEED.value,
-        "features": "pixels",
-        "real": {"test": {"count": len(test.images), "sha256": test.card["sha256"]["images"]}},
-        "versions": checkpoint.versions(),
-    }
-    report.append(Path(WORKDIR.value) / report.NAME, [about | line for line in lines if "samples" in line["source"]])
+        stream = ((train.images[part], train.labels[part]) for part in _parts(wanted))
+        measure(stream, wanted, "training images", {"step": 0, "features": "pixels of training images"})
+    sampled = ((gan.sample_at(part, SEED.value), part % config.num_classes) for part in _parts(counts))
+    measure(sampled, set(counts), f"samples of step {gan.step}", {"step": gan.step})
 
 
 def _counts() -> list[int]:
@@ -89,7 +87,7 @@ def _counts() -> list[int]:
     return sorted(map(int, SAMPLES.value))
 
 
-def _parts(counts: set[int]) -> Iterator[np.ndarray]:
+def _parts(counts: Collection[int]) -> Iterator[np.ndarray]:
     """Indices 0, 1, ... in blocks, each of the counts at the end of one."""
     start = 0
     for count in sorted(counts):

@@ -6,8 +6,6 @@ was before training, and on bare pixels. Of `all` labels, one classifier; of a n
 --draws. Results are printed, and added to DIR/evaluation.jsonl.
 """
 
-from pathlib import Path
-
 import cli
 import image_sets
 from absl import flags
@@ -22,7 +20,7 @@ FEATURES = flags.DEFINE_list("features", ["discriminator", "random", "pixels"], 
 STATISTICS = flags.DEFINE_enum(
     "statistics", "images", ["images", "running"], "batch norm's: of the training images, or those of GAN training"
 )
-SEED = flags.DEFINE_integer("seed", 0, "of the draws, and of the random network")
+SEED = flags.DEFINE_integer("seed", 0, "of the draws, and of the random network", 0, cli.LARGEST_SEED)
 
 
 def main() -> None:
@@ -33,13 +31,12 @@ def main() -> None:
 
     heap.keep()
     compilation.remember()
-    if WORKDIR.value is None:
-        raise UserError("--workdir: missing, expected the folder of a run, such as runs/imagenet32")
+    workdir = cli.run_to_add_to(WORKDIR.value, "runs/imagenet32")
     _check_lists()
-    gan = load(WORKDIR.value, STEP.value)
+    gan = load(workdir, STEP.value)
     if gan.config.num_classes:
         raise UserError(
-            f"--workdir: the network in {WORKDIR.value!r} takes labels, which would tell the probe what it is asked; "
+            f"--workdir: the network in {str(workdir)!r} takes labels, which would tell the probe what it is asked; "
             "expected one without classes"
         )
     train, test = image_sets.open_training(gan.config), image_sets.open_test(gan.config)
@@ -47,13 +44,11 @@ def main() -> None:
         "step": gan.step,
         "seed": SEED.value,
         "statistics": STATISTICS.value,
-        "real": {
-            name: {"count": len(images.images), "sha256": images.card["sha256"]["images"]}
-            for name, images in (("train", train), ("test", test))
-        },
+        "real": image_sets.hashes(train=train, test=test),
         "versions": checkpoint.versions(),
     }
     for name in FEATURES.value:
+        probe = None  # its features are gigabytes, which the next ones need
         probe = Probe(_extractor(name, gan, train.images), train, test, SEED.value)
         for labels in LABELS.value:
             result = probe.whole() if labels == "all" else probe.few(int(labels), DRAWS.value)
@@ -66,7 +61,7 @@ def main() -> None:
             )
             metric = f"probe_accuracy_{labels}_test"
             line = {"metric": metric, "value": result.accuracy, "features": name, "size": size}
-            report.append(Path(WORKDIR.value) / report.NAME, [about | line | result._asdict()])
+            report.append(workdir / report.NAME, [about | line | result._asdict()])
 
 
 def _extractor(name: str, gan, images):

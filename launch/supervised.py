@@ -5,8 +5,6 @@ Trains the architecture of a run's discriminator as a classifier, from random we
 (section 5.2 of the paper: 64 trials). Every trial is printed; the result is added to DIR/evaluation.jsonl.
 """
 
-from pathlib import Path
-
 import cli
 import image_sets
 import numpy as np
@@ -18,7 +16,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run whose discrimi
 LABELS = flags.DEFINE_string("labels_per_class", "all", "how many labelled images a class, or 'all'")
 TRIALS = flags.DEFINE_integer("trials", 64, "random settings", lower_bound=1)
 IMAGES = flags.DEFINE_integer("images_seen", 100_000, "images that each trial sees, with repetition", lower_bound=1)
-SEED = flags.DEFINE_integer("seed", 0, "of the draw of labels, the settings, and the weights")
+SEED = flags.DEFINE_integer("seed", 0, "of the draw of labels, the settings, and the weights", 0, cli.LARGEST_SEED)
 
 
 def main() -> None:
@@ -29,13 +27,12 @@ def main() -> None:
 
     heap.keep()
     compilation.remember()
-    if WORKDIR.value is None:
-        raise UserError("--workdir: missing, expected the folder of a run, such as runs/svhn")
+    workdir = cli.run_to_add_to(WORKDIR.value, "runs/svhn")
     if LABELS.value != "all" and not (LABELS.value.isdecimal() and int(LABELS.value)):
         raise UserError(f"--labels_per_class: found {LABELS.value!r}, expected a number, or 'all'")
-    gan = load(WORKDIR.value)
+    gan = load(workdir)
     if gan.config.num_classes:
-        raise UserError(f"--workdir: the network in {WORKDIR.value!r} takes labels, expected one without classes")
+        raise UserError(f"--workdir: the network in {str(workdir)!r} takes labels, expected one without classes")
     train, test = image_sets.open_training(gan.config), image_sets.open_test(gan.config)
     split = Split(train, test, SEED.value)
     everything = np.arange(split.held_out, len(split.order))
@@ -68,9 +65,10 @@ def main() -> None:
         "images_seen": IMAGES.value,
         **best_trial._asdict(),
         "seed": SEED.value,
+        "real": image_sets.hashes(train=train, test=test),
         "versions": checkpoint.versions(),
     }
-    report.append(Path(WORKDIR.value) / report.NAME, [line])
+    report.append(workdir / report.NAME, [line])
 
 
 if __name__ == "__main__":

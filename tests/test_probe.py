@@ -65,6 +65,13 @@ def test_no_test_image_and_no_held_out_one_is_learned_from():
     assert not np.array_equal(first, second)
 
 
+def test_features_beyond_16_bits_are_told_wherever_they_are():
+    marked = TRAIN._replace(images=TRAIN.images.astype(np.float32))
+    marked.images[777] *= 1000
+    with pytest.raises(UserError, match="beyond what 16 bits hold"):
+        probe.Probe(lambda block: block.reshape(len(block), -1), marked, TEST)
+
+
 def test_features_and_labels_belong_together():
     marked = TRAIN._replace(images=np.broadcast_to(TRAIN.labels[:, None, None, None], (1300, 4, 4, 1)))
     found = probe.Probe(lambda block: block.reshape(len(block), -1), marked, TEST._replace(images=marked.images[:497]))
@@ -77,6 +84,11 @@ def test_features_and_labels_belong_together():
         (TRAIN._replace(labels=None), TEST, "training images without labels"),
         (TRAIN, TEST._replace(labels=None), "test images without labels"),
         (TRAIN, TEST._replace(labels=TEST.labels + 5), "labels up to 14"),
+        (
+            TRAIN._replace(card=TRAIN.card | {"classes": ["cat", "dog", "fox"]}),
+            TEST._replace(card=TEST.card | {"classes": ["cat", "fox"]}),
+            "found 2 classes, expected the 3 of the training images; not in both: dog",
+        ),
     ],
 )
 def test_sets_that_do_not_do_are_told(train, test, expected):
@@ -207,7 +219,10 @@ def test_the_nearest_neighbour_by_its_launcher(conditional_run):
         "samples of step 2: 100 images, 50 held out",
     ]
     lines = report.read(conditional_run / report.NAME)
-    assert [line["metric"] for line in lines] == ["nearest_neighbour_error30_test", "nearest_neighbour_error100_test"]
+    assert [(line["metric"], line["features"]) for line in lines] == [
+        *((f"nearest_neighbour_error{count}_test", "pixels of training images") for count in (30, 100, 200)),
+        *((f"nearest_neighbour_error{count}_test", "pixels") for count in (30, 100)),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -217,6 +232,8 @@ def test_the_nearest_neighbour_by_its_launcher(conditional_run):
         ("nearest_neighbour", ("CONDITIONAL", "--samples=0"), "--samples: found '0'"),
         ("probe", ("CONDITIONAL",), "takes labels"),
         ("probe", ("RUN", "--features=pixles"), "--features: found 'pixles'"),
+        ("probe", ("RUN", "--seed=-1"), "seed"),
+        ("probe", ("--workdir=/proc/run",), "--workdir: '/proc' cannot be written to"),
         ("probe", ("RUN", "--data=FOLDERS/nowhere"), "--data"),
         ("probe", ("RUN", "--data=FOLDERS/train", "--labels_per_class=0"), "--labels_per_class: found '0'"),
         ("supervised", ("RUN", "--data=FOLDERS/train", "--labels_per_class=500"), "expected at most"),

@@ -67,6 +67,19 @@ def test_both_networks_compute_what_pytorch_computes(golden, workdir):
         np.testing.assert_allclose(found, golden[f"{name}_train"], atol=1e-5)
 
 
+@pytest.mark.parametrize("flag", ["--images=nowhere", "--strides=2,2"])
+def test_what_would_be_ignored_is_refused(files, tmp_path, flag):
+    done = launch("import_weights", "--format=torch", f"--file={files / 'netD.pth'}", f"--out={tmp_path / 'run'}", flag)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{flag.split('=')[0]}: found some, expected none" in done.stderr
+
+
+def test_their_training_images_are_not_known(workdir):
+    done = launch("figure", "neighbours", f"--workdir={workdir}")
+    assert done.returncode == 2
+    assert "--data" in done.stderr
+
+
 def test_there_and_back_is_the_same(golden, workdir, tmp_path):
     done = launch("export_weights", "--format=torch", f"--workdir={workdir}", f"--out={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ trained on many draws of them, of which the mean is reported.
 
 import logging
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,6 +39,17 @@ class Result(NamedTuple):
     c: float
 
 
+def check_classes(name: str, known: dict[str, Any], found: dict[str, Any]) -> None:
+    """Raises UserError of the flag `name` where two cards name their classes differently: labels are their ranks."""
+    expected, classes = known.get("classes"), found.get("classes")
+    if expected and classes and expected != classes:
+        odd = sorted(set(expected) ^ set(classes))[:5]
+        raise UserError(
+            f"{name}: found {len(classes)} classes, expected the {len(expected)} of the training images; not in both: "
+            f"{', '.join(odd)}"
+        )
+
+
 class Split:
     """Training images in an order of their own, of which the first `held_out` serve to choose settings.
 
@@ -58,6 +69,7 @@ class Split:
                 f"--data: found {self.classes} classes to train on and labels up to {test.labels.max()} to test on, "
                 "expected the same, at least 2"
             )
+        check_classes("--test", train.card, test.card)
         self._rng = np.random.default_rng(seed)
         self.order = self._rng.permutation(len(train.images))
         self.labels = train.labels[self.order]
@@ -146,7 +158,9 @@ def _extracted(extract: Features, images: np.ndarray, order: np.ndarray) -> np.n
         if features is None:
             features = np.empty((len(order), found.shape[1]), np.float16)
         features[start : start + BLOCK] = found
+        if not np.isfinite(features[start : start + BLOCK]).all():
+            raise UserError(
+                "--workdir: its features are not finite, or beyond what 16 bits hold; has training diverged?"
+            )
     assert features is not None
-    if not np.isfinite(features[:: max(1, len(order) // 1000)]).all():
-        raise UserError("--workdir: its features are not finite, or beyond what 16 bits hold; has training diverged?")
     return features

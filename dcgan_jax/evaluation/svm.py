@@ -41,7 +41,8 @@ class Classifier(NamedTuple):
 
     def scores(self, features: np.ndarray) -> np.ndarray:
         """features [N, F] -> float32 [N, K]; the largest is the class."""
-        return np.asarray(_Passes(features).product(jnp.asarray(self.weights)))[: len(features)]
+        passes = _Passes(features, keep=False)
+        return np.asarray(passes.product(jnp.asarray(self.weights)))[: len(features)]
 
     def accuracy(self, features: np.ndarray, labels: np.ndarray) -> float:
         """The share of features [N, F] that get their label, int [N]."""
@@ -84,10 +85,10 @@ def fit(
 class _Passes:
     """Products with the features and a last one that is always 1, block by block."""
 
-    def __init__(self, features: np.ndarray):
+    def __init__(self, features: np.ndarray, keep: bool = True):
         self.features, self.count = features, 0
         self.kept: list[tuple[slice, Array]] = []
-        if features.size * 4 <= KEPT:
+        if keep and features.size * 4 <= KEPT:
             self.kept = list(self._converted())
 
     def filled(self, rows: np.ndarray) -> np.ndarray:

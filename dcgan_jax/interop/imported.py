@@ -57,6 +57,7 @@ def save(
 def _config(fields: dict[str, Any], recipe: str) -> ConfigDict:
     config = configuration.recipe(recipe)
     config.update(fields)
+    config.data.source, config.data.path = "folder", ""  # where its images are is not known
     # As the files in configs/ have it, where the widths double.
     config.features, config.width = (), fields["features"][0]
     config.strides = () if set(fields["strides"]) == {2} else fields["strides"]

@@ -14,11 +14,18 @@ AROUND = 8  # images around the result
 TURNED = 6  # samples that the turn vector is added to
 SHARES = np.linspace(-1, 1, 9, dtype=np.float32)  # of the turn vector
 
+LARGEST_NUMBER = 2**31 - 1
+
 Groups = list[list[int]]
 
 
-def exemplars(text: str, groups: int, each: int) -> Groups:
-    """Numbers of samples, such as '1,2,3/4,5,6'. Raises UserError unless there are so many groups of so many."""
+def exemplars(text: str, groups: int, each: int, seed: int = 0) -> Groups:
+    """Numbers of samples, such as '1,2,3/4,5,6', or by the seed if the text is 'random'.
+
+    Raises UserError unless there are so many groups of so many.
+    """
+    if text == "random":
+        return np.random.default_rng(seed).permutation(groups * each).reshape(groups, each).tolist()
     expected = f"{groups} groups of {each} numbers of the contact sheet, such as " + "/".join(
         ",".join(str(each * group + i) for i in range(each)) for group in range(groups)
     )
@@ -27,8 +34,10 @@ def exemplars(text: str, groups: int, each: int) -> Groups:
     except ValueError:
         raise UserError(f"--exemplars: found {text!r}, expected {expected}") from None
     sizes = [len(group) for group in found]
-    if sizes != [each] * groups or min(map(min, found)) < 0:
+    if sizes != [each] * groups:
         raise UserError(f"--exemplars: found groups of {', '.join(map(str, sizes))} numbers, expected {expected}")
+    if not 0 <= min(map(min, found)) <= max(map(max, found)) <= LARGEST_NUMBER:
+        raise UserError(f"--exemplars: found {text!r}, expected numbers from 0 to {LARGEST_NUMBER}")
     return found
 
 

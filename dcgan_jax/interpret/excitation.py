@@ -1,17 +1,21 @@
 """The images, and the places in them, that excite the features of one of the discriminator's maps most."""
 
+import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from dcgan_jax import models
 from dcgan_jax.errors import UserError
-from dcgan_jax.inference import TrainedGAN
+from dcgan_jax.inference import TrainedGAN, maps_of
 from dcgan_jax.interpret import receptive
 from dcgan_jax.interpret.pictures import Figure, Row
+
+Tree = Any
 
 BLOCK = 256  # images at a time
 PATCHES = 8  # of one feature, in a figure
@@ -26,27 +30,31 @@ class Peaks(NamedTuple):
     columns: np.ndarray
 
 
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _highest(network: models.Discriminator, variables: Tree, layer: int, block: Array) -> tuple[Array, Array]:
+    """The highest activation of each feature in each image, and its place: [F, B] both."""
+    maps = maps_of(network, variables, block / 127.5 - 1)[layer]
+    flat = maps.reshape(len(maps), -1, maps.shape[-1])
+    return flat.max(1).T, flat.argmax(1).T
+
+
 def peaks(gan: TrainedGAN, images: np.ndarray, layer: int, count: int) -> Peaks:
     """The `count` images of uint8 [N, H, W, C] that excite each feature of map `layer` most, one place of each."""
-
-    @jax.jit
-    def highest(block: Array) -> tuple[Array, Array]:
-        maps = gan.maps(block / 127.5 - 1)[layer]
-        flat = maps.reshape(len(maps), -1, maps.shape[-1])
-        return flat.max(1), flat.argmax(1)
-
-    values, places = [], []
+    best: list[np.ndarray] = []  # values, numbers of images, places: [F, at most count] each
     for start in range(0, len(images), BLOCK):
         block = np.asarray(images[start : start + BLOCK])
         filled = np.concatenate([block, np.repeat(block[:1], BLOCK - len(block), axis=0)])
-        found = jax.device_get(highest(jnp.asarray(filled)))
-        values.append(found[0][: len(block)])
-        places.append(found[1][: len(block)])
-    all_values, all_places = np.concatenate(values).T, np.concatenate(places).T
-    order = np.argsort(-all_values, axis=1, kind="stable")[:, :count]
-    best = np.take_along_axis(all_places, order, axis=1)
+        found = jax.device_get(_highest(gan.discriminator, gan.discriminator_variables, layer, jnp.asarray(filled)))
+        values, places = (array[:, : len(block)] for array in found)
+        numbers = np.broadcast_to(np.arange(start, start + len(block)), values.shape)
+        joined = [values, numbers, places]
+        if best:  # before the block: of equal ones the first stays
+            joined = [np.concatenate(pair, axis=1) for pair in zip(best, joined, strict=True)]
+        order = np.argsort(-joined[0], axis=1, kind="stable")[:, :count]
+        best = [np.take_along_axis(array, order, axis=1) for array in joined]
+    values, numbers, places = best
     width = gan.config.image_size[1] // math.prod(gan.discriminator.strides[: layer + 1])
-    return Peaks(np.take_along_axis(all_values, order, axis=1), order, best // width, best % width)
+    return Peaks(values, numbers, places // width, places % width)
 
 
 def layer_of(gan: TrainedGAN, layer: int | None) -> int:

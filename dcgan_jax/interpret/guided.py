@@ -1,15 +1,21 @@
 """Guided backpropagation (Springenberg et al. 2014): what in an image excites a feature (section 6.2, figure 5)."""
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from dcgan_jax.inference import TrainedGAN, untrained
+from dcgan_jax import models
+from dcgan_jax.inference import TrainedGAN, maps_of, untrained
 from dcgan_jax.interpret import receptive
 from dcgan_jax.interpret.excitation import PATCHES, Peaks, peaks, select
 from dcgan_jax.interpret.pictures import Figure, Row
 from dcgan_jax.models import leaky_relu
+
+Tree = Any
 
 
 @jax.custom_vjp
@@ -29,6 +35,18 @@ def _backward(positive: Array, gradient: Array) -> tuple[Array]:
 guided_leaky_relu.defvjp(_forward, _backward)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def _gradients(
+    network: models.Discriminator, variables: Tree, layer: int, images: Array, places: tuple[Array, ...]
+) -> Array:
+    def excitation(images: Array) -> Array:
+        maps = maps_of(network, variables, images)[layer]
+        rows, columns, features = places
+        return jnp.sum(maps[jnp.arange(len(maps)), rows, columns, features])
+
+    return jax.grad(excitation)(images)
+
+
 def backpropagate(
     gan: TrainedGAN, images: np.ndarray, layer: int, features: np.ndarray, rows: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
@@ -36,16 +54,9 @@ def backpropagate(
 
     features, rows, columns: int [N], which activation of each image.
     """
-
-    @jax.jit
-    def gradients(images: Array) -> Array:
-        def excitation(images: Array) -> Array:
-            maps = gan.maps(images, activation=guided_leaky_relu)[layer]
-            return jnp.sum(maps[jnp.arange(len(maps)), rows, columns, features])
-
-        return jax.grad(excitation)(images)
-
-    return np.asarray(gradients(jnp.asarray(images / 127.5 - 1, jnp.float32)))
+    network = gan.discriminator.clone(activation=guided_leaky_relu)
+    scaled = jnp.asarray(images / 127.5 - 1, jnp.float32)
+    return np.asarray(_gradients(network, gan.discriminator_variables, layer, scaled, (rows, columns, features)))
 
 
 def shown(gradient: np.ndarray) -> np.ndarray:
