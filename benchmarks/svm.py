@@ -27,7 +27,7 @@ def main():
     heap.keep()
     rng = np.random.default_rng(0)
     labels = rng.integers(0, CLASSES, options.examples + HELD_OUT)
-    means = 0.04 * rng.standard_normal((CLASSES, options.features), np.float32)
+    means = 0.02 * rng.standard_normal((CLASSES, options.features), np.float32)
     features = np.empty((len(labels), options.features), np.float16)
     for start in range(0, len(labels), svm.ROWS):
         block = slice(start, start + svm.ROWS)

@@ -157,7 +157,8 @@ def _extracted(extract: Features, images: np.ndarray, order: np.ndarray) -> np.n
         found = extract(np.asarray(images[order[start : start + BLOCK]]))
         if features is None:
             features = np.empty((len(order), found.shape[1]), np.float16)
-        features[start : start + BLOCK] = found
+        with np.errstate(over="ignore"):  # told below
+            features[start : start + BLOCK] = found
         if not np.isfinite(features[start : start + BLOCK]).all():
             raise UserError(
                 "--workdir: its features are not finite, or beyond what 16 bits hold; has training diverged?"
