@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-ROWS = 1024  # examples of a block
+ROWS = 512  # examples of a block: some ten of them are under way at a time
 KEPT = 2**30  # bytes: features of fewer in float32 are converted once for all passes
 # A class is done when its objective is certainly within this share of the lowest, and its gradient's norm has fallen to
 # this share of what it is at zero weights. The first decides with a large C, the second with a small one, where the
