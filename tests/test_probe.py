@@ -233,7 +233,7 @@ def test_the_nearest_neighbour_by_its_launcher(conditional_run):
         ("probe", ("CONDITIONAL",), "takes labels"),
         ("probe", ("RUN", "--features=pixles"), "--features: found 'pixles'"),
         ("probe", ("RUN", "--seed=-1"), "seed"),
-        ("probe", ("--workdir=README.md/run",), "--workdir: 'README.md' is a file"),
+        ("probe", ("--workdir=README.md/run",), "--workdir: 'README.md/run' cannot be used"),
         ("probe", ("RUN", "--data=FOLDERS/nowhere"), "--data"),
         ("probe", ("RUN", "--data=FOLDERS/train", "--labels_per_class=0"), "--labels_per_class: found '0'"),
         ("supervised", ("RUN", "--data=FOLDERS/train", "--labels_per_class=500"), "expected at most"),
