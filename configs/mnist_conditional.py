@@ -9,8 +9,9 @@ FOLDER holds train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz, and for 
 output, batch norm without gain and bias, L2 2.5e-5. It was trained for 100 epochs of 50,000 images and another 100 in
 which the learning rate falls to zero: 78,000 batches of 128, or 39,000 updates of each network from alternate ones.
 
-The default is for a CPU: convolutions half as wide and dense layers twice as wide as the paper's, batches of 64, larger
-learning rates that fall to zero over the second half, and a moving average of the generator.
+The default is for a CPU, an hour on two cores (docs/results.md): convolutions of 32 features and dense layers twice as
+wide as the paper's, batches of 64, larger learning rates that fall to zero over the second half, and a moving average
+of the generator.
 
 `mnist_conditional.py:torch` has 4x4 kernels and no dense layers; labels are joined at every layer too.
 
@@ -24,8 +25,8 @@ NETWORK = dict(
     **{"features": (64, 128), "dense": (1024,), "kernel_size": 5, "prior": "uniform", "output": "sigmoid"},
     **{"norm_affine": False, "norm_epsilon": 1e-8, "l2": 2.5e-5},
 )
-SMALL = dict(features=(32, 64), dense=(2048,))
-FASTER = dict(generator_lr=1.5e-3, discriminator_lr=1.5e-3, num_steps=15_000, lr_decay_steps=7_500)
+SMALL = dict(features=(32, 32), dense=(2048,))
+FASTER = dict(generator_lr=1.5e-3, discriminator_lr=1.5e-3, num_steps=30_000, lr_decay_steps=15_000)
 
 
 def get_config(recipe: str = "default"):

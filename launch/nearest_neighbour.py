@@ -29,9 +29,9 @@ BLOCK = 8192  # samples made at a time
 
 def main() -> None:
     from dcgan_jax import checkpoint, heap
+    from dcgan_jax.data import check_classes
     from dcgan_jax.evaluation import report
     from dcgan_jax.evaluation.nearest_neighbour import NearestNeighbour
-    from dcgan_jax.evaluation.probe import check_classes
     from dcgan_jax.inference import load
 
     heap.keep()

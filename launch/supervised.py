@@ -2,7 +2,8 @@
 
 Trains the architecture of a run's discriminator as a classifier, from random weights, on labelled images alone. Of
 --trials random settings (learning rate, b1, weight decay, batch) the best on held-out training images is tested
-(section 5.2 of the paper: 64 trials). Every trial is printed; the result is added to DIR/evaluation.jsonl.
+(section 5.2 of the paper: 64 trials). Trials are printed, and added to DIR/evaluation.jsonl, as they end; the result at
+last.
 """
 
 import cli
@@ -41,34 +42,35 @@ def main() -> None:
         supervised.Labelled(np.asarray(train.images[split.order[places]]), split.labels[places])
         for places in (chosen, np.arange(split.held_out))
     )
+    about = {
+        "step": 0,
+        "features": "supervised",
+        "images_seen": IMAGES.value,
+        "seed": SEED.value,
+        "real": image_sets.hashes(train=train, test=test),
+        "versions": checkpoint.versions(),
+    }
+
+    def note(what: str, value: float, settings: supervised.Trial, **more: float) -> None:
+        line = {"metric": f"probe_accuracy_{LABELS.value}_{what}", "value": value}
+        report.append(workdir / report.NAME, [line | about | settings._asdict() | more])
+
     rng = np.random.default_rng(SEED.value)
     best, best_accuracy, best_trial = None, -1.0, None
-    for number in range(TRIALS.value):
+    for number in range(1, TRIALS.value + 1):
         trial = supervised.draw(rng)
         found = supervised.train(gan.discriminator, split.classes, learned, trial, IMAGES.value, SEED.value)
         accuracy = found.accuracy(held_out)
         told = ", ".join(f"{name} {value:.3g}" for name, value in trial._asdict().items())
-        print(f"trial {number + 1} of {TRIALS.value}: {accuracy:.2%} of held-out images ({told})", flush=True)
+        print(f"trial {number} of {TRIALS.value}: {accuracy:.2%} of held-out images ({told})", flush=True)
+        note("held_out", accuracy, trial, trial=number)
         if accuracy > best_accuracy:
             best, best_accuracy, best_trial = found, accuracy, trial
     assert best is not None
     assert best_trial is not None
     accuracy = best.accuracy(supervised.Labelled(np.asarray(test.images), test.labels))
     print(f"supervised, {len(learned.labels)} labels: accuracy {accuracy:.2%} ({best_accuracy:.2%} held out)")
-    line = {
-        "metric": f"probe_accuracy_{LABELS.value}_test",
-        "value": accuracy,
-        "step": 0,
-        "features": "supervised",
-        "held_out": best_accuracy,
-        "trials": TRIALS.value,
-        "images_seen": IMAGES.value,
-        **best_trial._asdict(),
-        "seed": SEED.value,
-        "real": image_sets.hashes(train=train, test=test),
-        "versions": checkpoint.versions(),
-    }
-    report.append(workdir / report.NAME, [line])
+    note("test", accuracy, best_trial, held_out=best_accuracy, trials=TRIALS.value)
 
 
 if __name__ == "__main__":

@@ -205,7 +205,11 @@ def test_the_supervised_baseline_by_its_launcher(straight_run, folders):
     )
     assert done.returncode == 0, done.stderr
     assert "trial 2 of 2" in done.stdout
-    assert report.read(straight_run / report.NAME)[-1]["features"] == "supervised"
+    *trials, result = report.read(straight_run / report.NAME)[-3:]
+    assert [line["metric"] for line in trials] == ["probe_accuracy_10_held_out"] * 2, "each as it ends"
+    assert result["metric"] == "probe_accuracy_10_test"
+    assert result["held_out"] == max(line["value"] for line in trials)
+    assert {line["features"] for line in (*trials, result)} == {"supervised"}
 
 
 def test_the_nearest_neighbour_by_its_launcher(conditional_run):

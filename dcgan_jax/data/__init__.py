@@ -8,10 +8,21 @@ from ml_collections import ConfigDict
 from dcgan_jax.data.batches import Batches, ahead
 from dcgan_jax.data.files import open_source
 from dcgan_jax.data.prepare import find_or_prepare
-from dcgan_jax.data.prepared import ImageSet, cards, open_prepared, open_set
+from dcgan_jax.data.prepared import ImageSet, cards, check_classes, open_prepared, open_set
 from dcgan_jax.errors import UserError, told_of
 
-__all__ = ["Batches", "ImageSet", "ahead", "cards", "find_or_prepare", "held_out", "load", "open_set", "open_source"]
+__all__ = [
+    "Batches",
+    "ImageSet",
+    "ahead",
+    "cards",
+    "check_classes",
+    "find_or_prepare",
+    "held_out",
+    "load",
+    "open_set",
+    "open_source",
+]
 
 
 def load(config: ConfigDict, *, labelled: bool = False) -> ImageSet:

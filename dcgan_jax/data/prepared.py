@@ -46,6 +46,17 @@ class ImageSet(NamedTuple):
     attributes: np.ndarray | None = None
 
 
+def check_classes(name: str, known: dict[str, Any], found: dict[str, Any]) -> None:
+    """Raises UserError of the flag `name` where two cards name their classes differently: labels are their ranks."""
+    expected, classes = known.get("classes"), found.get("classes")
+    if expected and classes and expected != classes:
+        odd = sorted(set(expected) ^ set(classes))[:5]
+        raise UserError(
+            f"{name}: found {len(classes)} classes, expected the {len(expected)} of the training images; not in both: "
+            f"{', '.join(odd)}"
+        )
+
+
 def open_set(path: Path, *, verify: bool = False) -> ImageSet:
     """The prepared set in a folder. `verify` compares all of its bytes with the card's hashes, whatever their number.
 

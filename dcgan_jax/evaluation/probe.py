@@ -6,12 +6,12 @@ trained on many draws of them, of which the mean is reported.
 """
 
 import logging
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from dcgan_jax.data import ImageSet
+from dcgan_jax.data import ImageSet, check_classes
 from dcgan_jax.errors import UserError
 from dcgan_jax.evaluation import svm
 
@@ -23,7 +23,7 @@ Features = Callable[[np.ndarray], np.ndarray]
 GRID = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 VALIDATION = 10_000  # training images held out to choose C, at most a fifth of them
 WORSE = 0.005  # below the best accuracy, at which the search for C ends
-CHOOSING_DRAWS = 10  # draws of few labels by which C is chosen
+CHOOSING_DRAWS = 3  # draws of few labels by which C is chosen
 BLOCK = 1024  # images whose features are computed at a time
 
 
@@ -37,17 +37,6 @@ class Result(NamedTuple):
     interval: float
     draws: int
     c: float
-
-
-def check_classes(name: str, known: dict[str, Any], found: dict[str, Any]) -> None:
-    """Raises UserError of the flag `name` where two cards name their classes differently: labels are their ranks."""
-    expected, classes = known.get("classes"), found.get("classes")
-    if expected and classes and expected != classes:
-        odd = sorted(set(expected) ^ set(classes))[:5]
-        raise UserError(
-            f"{name}: found {len(classes)} classes, expected the {len(expected)} of the training images; not in both: "
-            f"{', '.join(odd)}"
-        )
 
 
 class Split:
@@ -107,31 +96,16 @@ class Probe:
 
     def whole(self) -> Result:
         """All training images. C is the best of the grid on held-out ones, by classifiers of the others."""
-        split, classes = self.split.held_out, self.split.classes
-        chosen, best, start = GRID[0], -1.0, None
-        for c in GRID:
-            start = svm.fit(self.features[split:], self.labels[split:], classes, c, start)
-            accuracy = start.accuracy(self.features[:split], self.labels[:split])
-            log.info("C %g: %.2f%% of held-out images (%d passes)", c, 100 * accuracy, start.passes)
-            if accuracy < best - WORSE:
-                break  # beyond the best, larger ones take longer and longer
-            if accuracy > best:
-                chosen, best = c, accuracy
-        found = svm.fit(self.features, self.labels, classes, chosen)
-        return Result(found.accuracy(self.test_features, self.test_labels), 0.0, 0.0, 1, chosen)
+        c = self._best_c([slice(self.split.held_out, None)])
+        found = svm.fit(self.features, self.labels, self.split.classes, c)
+        return Result(found.accuracy(self.test_features, self.test_labels), 0.0, 0.0, 1, c)
 
     def few(self, per_class: int, draws: int) -> Result:
-        """Draws of so many labelled images a class. C is the best of the grid on held-out images, over 10 draws.
+        """Draws of so many labelled images a class. C is the best of the grid on held-out images, over draws apart.
 
         Raises UserError where a class has fewer images.
         """
-        split = self.split.held_out
-        by_c = dict.fromkeys(GRID, 0.0)
-        for chosen in self.split.draws(per_class, min(CHOOSING_DRAWS, draws)):
-            for c, found in self._path(chosen):
-                by_c[c] += found.accuracy(self.features[:split], self.labels[:split])
-        c = max(by_c, key=lambda c: by_c[c])
-        log.info("C %g is the best of %s on held-out images", c, GRID)
+        c = self._best_c(self.split.draws(per_class, min(CHOOSING_DRAWS, draws)))
         accuracies = []
         for chosen in self.split.draws(per_class, draws):
             found = svm.fit(self.features[chosen], self.labels[chosen], self.split.classes, c)
@@ -139,11 +113,20 @@ class Probe:
         deviation = float(np.std(accuracies, ddof=1)) if draws > 1 else 0.0
         return Result(float(np.mean(accuracies)), deviation, 1.96 * deviation / draws**0.5, draws, c)
 
-    def _path(self, chosen: np.ndarray) -> Iterator[tuple[float, svm.Classifier]]:
-        features, start = self.features[chosen], None
-        for c in GRID:
-            start = svm.fit(features, self.labels[chosen], self.split.classes, c, start)
-            yield c, start
+    def _best_c(self, trials: Iterable[slice | np.ndarray]) -> float:
+        """The C of the grid with the best accuracy on held-out images, over classifiers of these training images."""
+        held_out, by_c = slice(self.split.held_out), dict.fromkeys(GRID, 0.0)
+        for places in trials:
+            features, labels, start, best = self.features[places], self.labels[places], None, 0.0
+            for c in GRID:
+                start = svm.fit(features, labels, self.split.classes, c, start)
+                accuracy = start.accuracy(self.features[held_out], self.labels[held_out])
+                log.info("C %g: %.2f%% of held-out images (%d passes)", c, 100 * accuracy, start.passes)
+                by_c[c] += accuracy
+                best = max(best, accuracy)
+                if accuracy < best - WORSE:
+                    break  # beyond the best, larger ones take longer and longer
+        return max(by_c, key=lambda c: by_c[c])
 
 
 def pixels(images: np.ndarray) -> np.ndarray:
