@@ -18,6 +18,8 @@
 #
 # --dry takes the same path on the CPU with few steps and scikit-learn's digits.
 set -euo pipefail
+[ -z "${OUT:-}" ] || OUT=$(realpath --canonicalize-missing "$OUT")
+[ -z "${BOXES:-}" ] || BOXES=$(realpath --canonicalize-missing "$BOXES")
 cd "$(dirname "$0")/.."
 
 experiments=(mnist svhn imagenet faces bedrooms)
@@ -34,7 +36,7 @@ neighbours=("--samples=50000,10000000") small=()
 make_small() {
   export JAX_PLATFORMS=cpu
   card=CPU out=${OUT:-$(mktemp -d)}
-  [ -d "$out/digits" ] || "$python" - "$out/digits" <<'EOF'
+  [ -d "$out/digits" ] || "$python" - "$out/digits.partial" <<'EOF'
 import pathlib, sys
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -43,6 +45,7 @@ for i, (image, label) in enumerate(zip(*load_digits(return_X_y=True))):
     folder = pathlib.Path(sys.argv[1], "test" if i % 5 == 0 else "train", str(label))
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray((image.reshape(8, 8) * 15.9).astype("uint8")).save(folder / f"{i}.png")
+pathlib.Path(sys.argv[1]).rename(sys.argv[1].removesuffix(".partial"))
 EOF
   MNIST=folder:$out/digits/train
   SVHN=$MNIST CIFAR10=$MNIST IMAGENET=$MNIST CELEBA=$MNIST LSUN=$MNIST
@@ -84,10 +87,11 @@ of() {
 
 # picture RUN NAME LAUNCHER ARGUMENT...: in $out/pictures/RUN/NAME, made anew where it was not finished.
 picture() {
-  local folder=$out/pictures/$1/$2
-  finished "$1 $2" || rm -rf "$folder"
-  [ "$3" != sample ] || folder+=/grid.png
-  step "$1 $2" "${@:3}" --workdir="$out/$1" --out="$folder"
+  local folder=$out/pictures/$1/$2 file=
+  [ "$3" != sample ] || file=/grid.png
+  finished "$1 $2" || rm -rf "$folder.partial"
+  step "$1 $2" "${@:3}" --workdir="$out/$1" --out="$folder.partial$file"
+  [ ! -d "$folder.partial" ] || mv --no-target-directory "$folder.partial" "$folder"
 }
 
 reproduce_mnist() {
@@ -131,7 +135,7 @@ reproduce_bedrooms() {
   train bedrooms lsun_bedroom.py:paper "prepared:$unique"
   picture bedrooms samples sample
   for figure in walk guided_backprop; do picture bedrooms $figure figure $figure; done
-  [ -z "${BOXES:-}" ] || picture bedrooms forget figure forget --boxes="$BOXES"
+  [ -z "${BOXES:-}" ] || picture bedrooms "forget_$(basename "$BOXES" .json)" figure forget --boxes="$BOXES"
 }
 
 if [ "${1:-}" = --dry ]; then

@@ -16,7 +16,7 @@ of the generator.
 `mnist_conditional.py:torch` has 4x4 kernels and no dense layers; labels are joined at every layer too.
 
 `mnist_conditional.py:dense` is the row that the paper compares with, a GAN of dense layers alone (two hidden ones of
-1,024 in each network, which the paper does not tell), trained like the default.
+1,024 in each network, which the paper does not tell), with the batches, learning rates and steps of the default.
 """
 
 from dcgan_jax import config as configuration

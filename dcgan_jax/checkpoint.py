@@ -177,6 +177,8 @@ def read(workdir: str | Path, step: int | None = None) -> tuple[Tree, dict[str, 
         try:
             return _read(directory, newest)
         except Damaged as error:
+            if newest not in steps(workdir):  # a training has removed it just now, for a newer one
+                return read(workdir)
             log.warning("%s", error)
     raise UserError(
         f"checkpoint: all in {str(directory)!r} are damaged ({', '.join(map(str, available))}); bring one back from a "

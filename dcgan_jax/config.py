@@ -67,7 +67,7 @@ def default_config() -> ConfigDict:
     config.norm_epsilon = 1e-5  # added to the variance in batch norm
     config.norm_momentum = 0.9  # share of the old value in a running statistic
     config.norm_affine = True  # gains and biases in batch norm
-    config.norm_per_unit = False  # the generator's first batch norm: one gain a unit (True) or a channel (False)
+    config.norm_per_unit = False  # the generator's first batch norm: of each unit (True) or channel (False)
     config.sync_batch_norm = True  # statistics over the global batch; False: over each device's share of it
 
     # Training

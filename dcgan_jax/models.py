@@ -129,7 +129,7 @@ class Network(nn.Module):
         released MNIST code.
     output: 'tanh', or 'sigmoid' for networks that work on images in [0, 1]. Whichever it is, images outside the
         networks are in [-1, 1].
-    norm_*: see `BatchNorm`; norm_per_unit concerns the generator's first.
+    norm_*: see `BatchNorm`; norm_per_unit: the generator's first is of each unit, not of each channel.
     axis_name: of the devices over which batch norm takes its statistics, or None.
     dtype: of activations; parameters stay float32.
     """

@@ -64,14 +64,24 @@ def run_to_add_to(workdir: str | None, example: str) -> Path:
     """
     if workdir is None:
         raise UserError(f"--workdir: missing, expected the folder of a run, such as {example}")
-    return writable_path(workdir, "--workdir")
+    folder = writable_path(workdir, "--workdir")
+    results = folder / "evaluation.jsonl"
+    if results.exists() and not (results.is_file() and os.access(results, os.W_OK)):
+        raise UserError(f"--workdir: {str(results)!r} cannot be written to, expected a file for results; move it away")
+    return folder
+
+
+def is_count(text: str) -> bool:
+    """Whether a flag's text is a whole number above 0 that int32 holds."""
+    return text.isdecimal() and len(text) < 10 and int(text) > 0
 
 
 def _leave(error: BaseException, code: int) -> NoReturn:
     # absl wraps what went wrong into several lines, the reason last.
     text = str(error).strip()
     text = text if isinstance(error, (UserError, TrainingError)) else " ".join(text.split())
-    print(f"error: {text}", file=sys.stderr)
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    print(f"error: {line}", file=sys.stderr)
     leave(code)
 
 

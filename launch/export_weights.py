@@ -12,7 +12,7 @@ from pathlib import Path
 import cli
 from absl import flags
 
-from dcgan_jax.errors import UserError, writable_path
+from dcgan_jax.errors import UserError
 
 FORMAT = flags.DEFINE_enum("format", None, ["torch"], "what to write")
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, such as runs/celeba")
@@ -24,19 +24,18 @@ def main() -> None:
     from dcgan_jax import checkpoint
     from dcgan_jax.inference import configured
     from dcgan_jax.interop import torch_networks, torch_writer
+    from dcgan_jax.interop.new_folder import new_folder, unused
 
     for flag, value in (("--format", FORMAT.value), ("--workdir", WORKDIR.value)):
         if value is None:
             raise UserError(f"{flag}: missing, expected --format=torch and --workdir=DIR; see --help")
     tree, meta = checkpoint.read(WORKDIR.value, STEP.value)
     step = int(tree["step"])
-    out = writable_path(OUT.value or Path(WORKDIR.value) / "exported" / f"torch_step_{step:08d}", "--out")
-    if out.exists():
-        raise UserError(f"--out: {str(out)!r} exists, expected a new folder; pass another --out, or remove it")
+    out = unused(OUT.value or Path(WORKDIR.value) / "exported" / f"torch_step_{step:08d}", "--out")
     state_dicts = torch_networks.to_state_dicts(configured(meta, WORKDIR.value), tree, step)
-    out.mkdir(parents=True)
-    for name, arrays in state_dicts.items():
-        torch_writer.write(out / f"{name}.pth", arrays)
+    with new_folder(out, "--out") as folder:
+        for name, arrays in state_dicts.items():
+            torch_writer.write(folder / f"{name}.pth", arrays)
     print(out)
 
 

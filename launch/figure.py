@@ -51,7 +51,7 @@ FEATURES = flags.DEFINE_string("features", "first", "guided_backprop, maximal: '
 COUNT = flags.DEFINE_integer("count", 6, "guided_backprop, maximal: how many features", lower_bound=1)
 BOXES = flags.DEFINE_string("boxes", None, "forget: a JSON file of boxes, or TOP,LEFT,BOTTOM,RIGHT for every sample")
 
-
+LARGEST_NOISE = 100  # far beyond any z
 FIGURES = ("walk", "arithmetic", "turn", "guided_backprop", "maximal", "forget", "neighbours")
 
 
@@ -71,19 +71,25 @@ def main(name: str) -> None:
         raise UserError(f"--label: missing, expected a class from 0 to {classes - 1}: this network is conditional")
     if not classes and LABEL.value is not None:
         raise UserError(f"--label: found {LABEL.value}, expected none: this network was trained without classes")
+    if classes and not 0 <= LABEL.value < classes:
+        raise UserError(f"--label: found {LABEL.value}, expected a class from 0 to {classes - 1}")
+    if not 0 <= NOISE.value <= LARGEST_NOISE:
+        raise UserError(f"--noise: found {NOISE.value:g}, expected a number from 0 to {LARGEST_NOISE}")
     folder = writable_path(OUT.value or Path(WORKDIR.value) / "figures", "--out")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--out: {str(folder)!r} is a file, expected a folder; pass another --out")
     label = "" if LABEL.value is None else f"label {LABEL.value}"
     whence = ", ".join(filter(None, (f"step {gan.step}", f"seed {SEED.value}", label)))
-    for figure in _figures(name, Samples(gan, SEED.value, LABEL.value)):
-        ending = f"_step_{gan.step:08d}_seed_{SEED.value}{label and '_' + label.replace(' ', '_')}"
-        still, moving = (folder / f"{figure.name}{ending}.{kind}" for kind in ("png", "gif"))
-        for file in (still, moving):
-            if file.exists():
-                raise UserError(f"--out: {str(file)!r} exists, expected none; pass another --out, or remove it")
+    ending = f"_step_{gan.step:08d}_seed_{SEED.value}{label and '_' + label.replace(' ', '_')}"
+    figures = _figures(name, Samples(gan, SEED.value, LABEL.value))
+    for file in (folder / f"{figure.name}{ending}.{kind}" for figure in figures for kind in ("png", "gif")):
+        if file.exists() or file.is_symlink():
+            raise UserError(f"--out: {str(file)!r} exists, expected none; pass another --out, or remove it")
+    for figure in figures:
         caption = f"{figure.text}\n{local_path(WORKDIR.value, '--workdir').resolve().name}, {whence}"
-        print(pictures.draw(figure.rows, caption, still, gaps=figure.gaps))
+        print(pictures.draw(figure.rows, caption, folder / f"{figure.name}{ending}.png", gaps=figure.gaps))
         if figure.frames is not None:
-            print(pictures.animate(figure.frames, moving))
+            print(pictures.animate(figure.frames, folder / f"{figure.name}{ending}.gif"))
 
 
 def _figures(name: str, samples: "Samples") -> "list[Figure]":
@@ -95,12 +101,12 @@ def _figures(name: str, samples: "Samples") -> "list[Figure]":
     if name == "arithmetic":
         if EXEMPLARS.value is None:
             advice = "--exemplars=A,A,A/B,B,B/C,C,C makes A - B + C"
-            return [arithmetic.contact_sheet(samples, NUM.value or 100, advice)]
+            return [arithmetic.contact_sheet(samples, NUM.value or 100, name, advice)]
         return [arithmetic.arithmetic(samples, arithmetic.exemplars(EXEMPLARS.value, 3, 3, SEED.value), NOISE.value)]
     if name == "turn":
         if EXEMPLARS.value is None:
             advice = "--exemplars=L,L,L,L/R,R,R,R turns samples from what is in R to what is in L"
-            return [arithmetic.contact_sheet(samples, NUM.value or 100, advice)]
+            return [arithmetic.contact_sheet(samples, NUM.value or 100, name, advice)]
         groups = arithmetic.exemplars(EXEMPLARS.value, 2, 4, SEED.value)
         return [arithmetic.turn(samples, groups, NUM.value or arithmetic.TURNED)]
     if name == "guided_backprop":

@@ -19,7 +19,9 @@ _DATA = flags.DEFINE_string(
     "training images: a name of tfds (cifar10, svhn_cropped), a folder or archive with a folder a class, an "
     "idx file or its folder, a prepared set; by default the run's own",
 )
-_TEST = flags.DEFINE_string("test", None, "held-out images, likewise; by default tfds's, or what lies beside --data")
+_TEST = flags.DEFINE_string(
+    "test", None, "held-out images, of the same kind; by default tfds's, or what lies beside --data"
+)
 _PREPARED = flags.DEFINE_string("prepared", None, "folder of prepared sets, in place of the run's data.prepared")
 
 
@@ -82,6 +84,8 @@ def _source(place: str) -> str:
     path = local_path(place, "--data")
     if (path / "card.json").exists():
         return "prepared"
-    if "idx" in path.name or (path.is_dir() and any(path.glob("*idx3*"))):
+    if "idx3" in path.name or (path.is_dir() and any(path.glob("*idx3*"))):
         return "idx"
-    return "folder" if path.exists() or "/" in place else "tfds"
+    # tfds has names with a slash, such as imagenet_resized/32x32.
+    local = path.exists() or place.startswith(("/", ".", "~")) or path.suffix.lower() in (".zip", ".tar", ".gz", ".tgz")
+    return "folder" if local else "tfds"

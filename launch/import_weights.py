@@ -10,7 +10,6 @@ of --images.
 """
 
 import hashlib
-from pathlib import Path
 
 import cli
 import numpy as np
@@ -25,12 +24,13 @@ IMAGES = flags.DEFINE_string("images", None, "images for the discriminator's sta
 PREPARED = flags.DEFINE_string("prepared", "data/prepared", "folder of prepared sets, for --images of files")
 STRIDES = flags.DEFINE_list("strides", [], "theano: of each convolution, from the image inwards; 2 by default")
 PRIOR = flags.DEFINE_enum("prior", "normal", ["normal", "uniform"], "distribution of z that it was trained with")
-STEP = flags.DEFINE_integer("step", 1, "number of the checkpoint; training goes on from there", lower_bound=1)
+STEP = flags.DEFINE_integer("step", 1, "number of the checkpoint; training goes on from there", 1, 2**31 - 1)
 
 
 def main() -> None:
     from dcgan_jax.evaluation.images import open_images
     from dcgan_jax.interop import imported, theano_networks, torch_file, torch_networks
+    from dcgan_jax.interop.new_folder import unused
 
     for flag, value in (("--format", FORMAT.value), ("--file", FILE.value), ("--out", OUT.value)):
         if not value:
@@ -38,8 +38,11 @@ def main() -> None:
     most = 1 if FORMAT.value == "theano" else 2
     if len(FILE.value) > most:
         raise UserError(f"--file: found {len(FILE.value)} files, expected at most {most} for {FORMAT.value}")
+    if len(set(FILE.value)) < len(FILE.value):
+        raise UserError(f"--file: found {FILE.value[0]!r} twice, expected one file of each network")
     if FORMAT.value == "torch" and STRIDES.value:
         raise UserError("--strides: found some, expected none for torch, whose example has 2 everywhere")
+    unused(OUT.value, "--out")
     if FORMAT.value == "theano":
         (file,) = FILE.value
         networks = theano_networks.convert(_arrays(file), f"--file {file!r}", _strides(), PRIOR.value)
@@ -49,7 +52,7 @@ def main() -> None:
     if IMAGES.value and networks.discriminator is not None and networks.discriminator.batch_stats is not None:
         raise UserError("--images: found some, expected none: these weights carry statistics of their own")
     images = open_images(IMAGES.value, PREPARED.value).images if IMAGES.value else None
-    about = {"format": FORMAT.value, "files": {Path(file).name: _digest(file) for file in FILE.value}}
+    about = {"format": FORMAT.value, "files": {file: _digest(file) for file in FILE.value}}
     recipe = {"theano": "paper", "torch": "torch"}[FORMAT.value]
     imported.save(networks, OUT.value, recipe=recipe, about=about, step=STEP.value, images=images)
     print(OUT.value)
@@ -59,9 +62,13 @@ def _arrays(name: str) -> dict[str, np.ndarray]:
     path = local_path(name, "--file")
     try:
         if path.is_dir():
-            return {file.stem: np.load(file, allow_pickle=False) for file in sorted(path.glob("*.npy"))}
-        with np.load(path, allow_pickle=False) as archive:
-            return dict(archive)
+            arrays = {file.stem: np.load(file, allow_pickle=False) for file in sorted(path.glob("*.npy"))}
+        else:
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = dict(archive)
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("it holds other things than arrays")
+        return arrays
     except FileNotFoundError:
         raise UserError(f"--file: {name!r} does not exist; pass another path") from None
     except Exception as error:  # zipfile and numpy raise all kinds on damaged files

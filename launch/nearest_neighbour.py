@@ -45,14 +45,17 @@ def main() -> None:
         )
     config = gan.config
     train, test = image_sets.open_training(config) if REAL.value else None, image_sets.open_test(config)
-    for images in (train, test):
+    for flag, images in (("--data", train), ("--test", test)):
         if images is not None and images.labels is None:
-            raise UserError("--data: found images without labels, expected labelled ones to compare with")
+            raise UserError(f"{flag}: found images without labels, expected labelled ones to compare with")
     classes = len(np.unique(test.labels))
     if test.labels.max() >= config.num_classes:
         raise UserError(f"--test: found {classes} labels up to {test.labels.max()}, expected {config.num_classes}")
 
-    check_classes("--test", checkpoint.read(workdir, gan.step)[1]["data"], test.card)
+    learned = checkpoint.read(workdir, gan.step)[1]["data"]
+    check_classes("--test", learned, test.card)
+    if train is not None:
+        check_classes("--data", learned, train.card)
     about = {
         "seed": SEED.value,
         "features": "pixels",
@@ -68,21 +71,23 @@ def main() -> None:
                 wrong = float((classifier.label != test.labels).mean())
                 found = {"metric": f"nearest_neighbour_error{classifier.shown}_test", "value": wrong}
                 seconds = {"seconds": round(time.perf_counter() - began, 1)}
+                report.append(workdir / report.NAME, [found | about | line | seconds])
                 print(
                     f"{source}: {classifier.shown} images, {len(test.labels)} held out, error {wrong:.2%}", flush=True
                 )
-                report.append(workdir / report.NAME, [found | about | line | seconds])
 
     if train is not None:
         wanted = {min(count, len(train.images)) for count in [*counts, len(train.images)]}
         stream = ((train.images[part], train.labels[part]) for part in _parts(wanted))
-        measure(stream, wanted, "training images", {"step": 0, "features": "pixels of training images"})
+        both = image_sets.hashes(train=train, test=test)
+        line = {"step": 0, "features": "pixels of training images", "real": both}
+        measure(stream, wanted, "training images", line)
     sampled = ((gan.sample_at(part, SEED.value), part % config.num_classes) for part in _parts(counts))
     measure(sampled, set(counts), f"samples of step {gan.step}", {"step": gan.step})
 
 
 def _counts() -> list[int]:
-    if not all(count.isdecimal() and int(count) for count in SAMPLES.value) or not SAMPLES.value:
+    if not all(map(cli.is_count, SAMPLES.value)) or not SAMPLES.value:
         raise UserError(f"--samples: found {','.join(SAMPLES.value)!r}, expected whole numbers such as 50000")
     return sorted(map(int, SAMPLES.value))
 

@@ -26,7 +26,7 @@ SEED = flags.DEFINE_integer("seed", 0, "of the draws, and of the random network"
 def main() -> None:
     from dcgan_jax import checkpoint, compilation, heap
     from dcgan_jax.evaluation import report
-    from dcgan_jax.evaluation.probe import Probe
+    from dcgan_jax.evaluation.probe import Probe, Split
     from dcgan_jax.inference import load
 
     heap.keep()
@@ -40,28 +40,32 @@ def main() -> None:
             "expected one without classes"
         )
     train, test = image_sets.open_training(gan.config), image_sets.open_test(gan.config)
+    split = Split(train, test, SEED.value)
+    for labels in set(LABELS.value) - {"all"}:
+        split.check(int(labels))
     about = {
         "step": gan.step,
         "seed": SEED.value,
-        "statistics": STATISTICS.value,
         "real": image_sets.hashes(train=train, test=test),
         "versions": checkpoint.versions(),
     }
     for name in FEATURES.value:
         probe = None  # its features are gigabytes, which the next ones need
-        probe = Probe(_extractor(name, gan, train.images), train, test, SEED.value)
+        probe = Probe(_extractor(name, gan, train.images), train, test, split)
         for labels in LABELS.value:
             result = probe.whole() if labels == "all" else probe.few(int(labels), DRAWS.value)
             size = probe.features.shape[1]
+            metric = f"probe_accuracy_{labels}_test"
+            line = {"metric": metric, "value": result.accuracy, "features": name, "size": size}
+            line |= {"statistics": _statistics(name), "c": result.c}
+            line |= {"draws": result.draws, "deviation": result.deviation, "interval": result.interval}
+            report.append(workdir / report.NAME, [about | line])
             spread = f" +- {result.deviation:.2%} (mean of {result.draws} draws +- {result.interval:.2%})"
             print(
                 f"{name}, {size} features, {labels} labels{'' if labels == 'all' else ' a class'}: accuracy "
                 f"{result.accuracy:.2%}{spread if result.draws > 1 else ''}, C {result.c:g}",
                 flush=True,
             )
-            metric = f"probe_accuracy_{labels}_test"
-            line = {"metric": metric, "value": result.accuracy, "features": name, "size": size}
-            report.append(workdir / report.NAME, [about | line | result._asdict()])
 
 
 def _extractor(name: str, gan, images):
@@ -74,16 +78,21 @@ def _extractor(name: str, gan, images):
     if name == "pixels":
         return pixels
     network = untrained(gan.config, SEED.value) if name == "random" else gan
-    if STATISTICS.value == "images" or name == "random":
+    if _statistics(name) == "images":
         network = network.with_statistics_of(images)
     return lambda block: network.features((block / 127.5 - 1).astype(np.float32))
+
+
+def _statistics(name: str) -> str:
+    """Batch norm's in a row of the table: an untrained network has none of its own, pixels no batch norm."""
+    return {"random": "images", "pixels": "none"}.get(name, STATISTICS.value)
 
 
 def _check_lists() -> None:
     rows = ("discriminator", "random", "pixels")
     if not FEATURES.value or set(FEATURES.value) - set(rows):
         raise UserError(f"--features: found {','.join(FEATURES.value)!r}, expected some of {', '.join(rows)}")
-    if not LABELS.value or not all(n == "all" or (n.isdecimal() and int(n)) for n in LABELS.value):
+    if not LABELS.value or not all(labels == "all" or cli.is_count(labels) for labels in LABELS.value):
         raise UserError(f"--labels_per_class: found {','.join(LABELS.value)!r}, expected numbers, or 'all'")
 
 

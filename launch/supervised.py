@@ -29,7 +29,7 @@ def main() -> None:
     heap.keep()
     compilation.remember()
     workdir = cli.run_to_add_to(WORKDIR.value, "runs/svhn")
-    if LABELS.value != "all" and not (LABELS.value.isdecimal() and int(LABELS.value)):
+    if LABELS.value != "all" and not cli.is_count(LABELS.value):
         raise UserError(f"--labels_per_class: found {LABELS.value!r}, expected a number, or 'all'")
     gan = load(workdir)
     if gan.config.num_classes:
@@ -62,15 +62,15 @@ def main() -> None:
         found = supervised.train(gan.discriminator, split.classes, learned, trial, IMAGES.value, SEED.value)
         accuracy = found.accuracy(held_out)
         told = ", ".join(f"{name} {value:.3g}" for name, value in trial._asdict().items())
-        print(f"trial {number} of {TRIALS.value}: {accuracy:.2%} of held-out images ({told})", flush=True)
         note("held_out", accuracy, trial, trial=number)
+        print(f"trial {number} of {TRIALS.value}: {accuracy:.2%} of held-out images ({told})", flush=True)
         if accuracy > best_accuracy:
             best, best_accuracy, best_trial = found, accuracy, trial
     assert best is not None
     assert best_trial is not None
     accuracy = best.accuracy(supervised.Labelled(np.asarray(test.images), test.labels))
-    print(f"supervised, {len(learned.labels)} labels: accuracy {accuracy:.2%} ({best_accuracy:.2%} held out)")
     note("test", accuracy, best_trial, held_out=best_accuracy, trials=TRIALS.value)
+    print(f"supervised, {len(learned.labels)} labels: accuracy {accuracy:.2%} ({best_accuracy:.2%} held out)")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from conftest import ROOT
+from conftest import ROOT, launch
 
 from dcgan_jax import conv, state, steps
+from dcgan_jax.config import check_field
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
@@ -133,8 +135,15 @@ def test_every_experiment_of_the_paper_is_reproduced(tmp_path):
     assert trained == {f"--config=configs/{name}.py:paper" for name in names} | {
         "--config=configs/mnist_conditional.py:dense"
     }
-    for call in calls:
-        assert (ROOT / call[0]).exists()
+    told = {script: launch(script, "--help").stdout for script in {Path(call[0]).stem for call in calls}}
+    for script, *arguments in calls:
+        if script == "launch/figure.py":
+            assert f"\n{arguments[0]} " in told["figure"]
+        for flag in (argument.split("=")[0] for argument in arguments if argument.startswith("--")):
+            if flag.startswith("--config."):
+                check_field(flag.removeprefix("--config."))
+            else:
+                assert re.search(rf"^ +--(\[no])?{flag[2:]}:", told[Path(script).stem], re.MULTILINE), (script, flag)
     assert reproduce(tmp_path, "svhm")[0].returncode == 2
 
 

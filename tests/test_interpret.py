@@ -100,17 +100,17 @@ def test_guided_gradients_pass_where_both_are_positive():
 def test_guided_backpropagation_of_the_first_layer_is_its_kernel(gan):
     images = noise(4, (16, 16, 1))
     found = excitation.peaks(gan, images, 0, 1)
-    kernel = np.asarray(gan.discriminator_variables["params"]["conv_0"]["kernel"])
+    kernel, compared = np.asarray(gan.discriminator_variables["params"]["conv_0"]["kernel"]), 0
     for feature in range(kernel.shape[-1]):
         image, row, column = (int(part[feature, 0]) for part in found[1:])
         gradient = guided.backpropagate(gan, images[[image]], 0, *(np.array([n]) for n in (feature, row, column)))[0]
         field = receptive.field(gan.discriminator, 0)
         top, left = field[0] + row * field[1], field[0] + column * field[1]
+        assert not gradient[: max(top, 0)].any()
         if found.values[feature, 0] > 0 and min(top, left) >= 0 and max(top, left) + 4 <= 16:
             np.testing.assert_allclose(gradient[top : top + 4, left : left + 4], kernel[..., feature], atol=1e-6)
-            gradient = gradient.copy()
-            gradient[top : top + 4, left : left + 4] = 0
-        assert not gradient[:top].any()
+            compared += 1
+    assert compared
     assert guided.shown(np.zeros((2, 2, 3))).tolist() == [[[128] * 3] * 2] * 2
 
 
@@ -188,7 +188,7 @@ def figure(*arguments):
     ("arguments", "files"),
     [
         (("walk",), {"walk_linear.png", "walk_linear.gif", "walk_spherical.png", "walk_spherical.gif"}),
-        (("arithmetic",), {"contact_sheet.png"}),
+        (("arithmetic",), {"arithmetic_contact_sheet.png"}),
         (("arithmetic", "--exemplars=0,1,2/3,4,5/6,7,8"), {"arithmetic_0-1-2_3-4-5_6-7-8.png"}),
         (("turn", "--exemplars=0,1,2,3/4,5,6,7", "--num=2"), {"turn_0-1-2-3_4-5-6-7.png"}),
         (("turn", "--exemplars=random", "--num=1"), {"turn_2-4-3-6_5-0-1-7.png"}),

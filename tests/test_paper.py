@@ -52,9 +52,7 @@ def test_every_cell_is_the_recipes(name):
     assert config.output == cells.pop("output")
     affine = {"yes": True, "no": False}[cells.pop("gains and biases of batch norm")]
     assert config.norm_affine is affine
-    if affine:  # without gains it would be of no effect
-        assert config.norm_per_unit is (cells["gains of the generator's first"] == "unit")
-    cells.pop("gains of the generator's first")
+    assert config.norm_per_unit is (cells.pop("the generator's first batch norm: of each") == "unit")
     assert config.norm_epsilon == float(cells.pop("epsilon of batch norm"))
     assert config.batch_size == int(cells.pop("batch"))
     assert config.generator_lr == config.discriminator_lr == float(cells.pop("learning rate"))

@@ -108,8 +108,8 @@ def read_card(path: Any) -> dict[str, Any]:
             raise ValueError(f"hashes of {', '.join(hashes)}")
         if not all(re.fullmatch("[0-9a-f]{64}", value) for value in hashes.values()):
             raise ValueError("sha256 is not of 64 hexadecimal digits")
-        if not all(type(name) is str for name in card["attributes"]):
-            raise ValueError("attributes are no names")
+        if not all(type(name) is str for name in (*card["attributes"], *(card.get("classes") or ()))):
+            raise ValueError("attributes or classes are no names")
     except FileNotFoundError as error:
         raise UserError(
             f"config.data.path: {str(path)!r} holds no card.json, expected a prepared set; make one with "

@@ -59,39 +59,46 @@ class Split:
                 "expected the same, at least 2"
             )
         check_classes("--test", train.card, test.card)
-        self._rng = np.random.default_rng(seed)
-        self.order = self._rng.permutation(len(train.images))
+        self.seed = seed
+        self.order = np.random.default_rng(seed).permutation(len(train.images))
         self.labels = train.labels[self.order]
         self.held_out = min(VALIDATION, len(self.order) // 5)
+        if not self.held_out:
+            raise UserError(f"--data: found {len(self.order)} training images, expected at least 5")
 
-    def draws(self, per_class: int, count: int) -> Iterator[np.ndarray]:
+    def draws(self, per_class: int, count: int, purpose: int = 0) -> Iterator[np.ndarray]:
         """So many images a class of those not held out, as places in the order, `count` times.
 
+        They follow from the seed and these arguments; another purpose has draws of its own.
         Raises UserError where a class has fewer.
         """
-        free = self.labels[self.held_out :]
-        fewest = np.bincount(free, minlength=self.classes).min()
+        self.check(per_class)
+        free, rng = self.labels[self.held_out :], np.random.default_rng((self.seed, per_class, purpose))
+        places = [self.held_out + np.flatnonzero(free == k) for k in range(self.classes)]
+        for _ in range(count):
+            yield np.sort(np.concatenate([rng.choice(own, per_class, replace=False) for own in places]))
+
+    def check(self, per_class: int) -> None:
+        """Raises UserError unless each class has so many images that are not held out."""
+        fewest = np.bincount(self.labels[self.held_out :], minlength=self.classes).min()
         if fewest < per_class:
             raise UserError(
                 f"--labels_per_class: found {per_class}, expected at most {fewest}, as many as the smallest class has "
                 "beside the images held out to choose settings"
             )
-        places = [self.held_out + np.flatnonzero(free == k) for k in range(self.classes)]
-        for _ in range(count):
-            yield np.sort(np.concatenate([self._rng.choice(own, per_class, replace=False) for own in places]))
 
 
 class Probe:
     """Features of training and test images, to train and test classifiers on.
 
-    train, test: with labels. extract: uint8 [n, H, W, C] to float [n, F]. They are kept as float16: 2 bytes times
-    images times features of memory. Raises UserError as `Split` does, and where features are not finite.
+    train, test: with labels; split: of the training images. extract: uint8 [n, H, W, C] to float [n, F]. Features are
+    kept as float16: 2 bytes times images times features of memory. Raises UserError where they are not finite.
     """
 
-    def __init__(self, extract: Features, train: ImageSet, test: ImageSet, seed: int = 0):
-        self.split = Split(train, test, seed)
-        self.labels, self.test_labels = self.split.labels, np.asarray(test.labels)
-        self.features = _extracted(extract, train.images, self.split.order)
+    def __init__(self, extract: Features, train: ImageSet, test: ImageSet, split: Split):
+        self.split = split
+        self.labels, self.test_labels = split.labels, np.asarray(test.labels)
+        self.features = _extracted(extract, train.images, split.order)
         self.test_features = _extracted(extract, test.images, np.arange(len(test.images)))
 
     def whole(self) -> Result:
@@ -105,7 +112,7 @@ class Probe:
 
         Raises UserError where a class has fewer images.
         """
-        c = self._best_c(self.split.draws(per_class, min(CHOOSING_DRAWS, draws)))
+        c = self._best_c(self.split.draws(per_class, min(CHOOSING_DRAWS, draws), purpose=1))
         accuracies = []
         for chosen in self.split.draws(per_class, draws):
             found = svm.fit(self.features[chosen], self.labels[chosen], self.split.classes, c)
@@ -117,15 +124,15 @@ class Probe:
         """The C of the grid with the best accuracy on held-out images, over classifiers of these training images."""
         held_out, by_c = slice(self.split.held_out), dict.fromkeys(GRID, 0.0)
         for places in trials:
-            features, labels, start, best = self.features[places], self.labels[places], None, 0.0
+            features, labels = self.features[places], self.labels[places]
+            start, best, accuracy = None, 0.0, 0.0
             for c in GRID:
-                start = svm.fit(features, labels, self.split.classes, c, start)
-                accuracy = start.accuracy(self.features[held_out], self.labels[held_out])
-                log.info("C %g: %.2f%% of held-out images (%d passes)", c, 100 * accuracy, start.passes)
+                if accuracy >= best - WORSE:  # beyond the best, larger ones take longer and longer: they count as this
+                    start = svm.fit(features, labels, self.split.classes, c, start)
+                    accuracy = start.accuracy(self.features[held_out], self.labels[held_out])
+                    best = max(best, accuracy)
+                    log.info("C %g: %.2f%% of held-out images (%d passes)", c, 100 * accuracy, start.passes)
                 by_c[c] += accuracy
-                best = max(best, accuracy)
-                if accuracy < best - WORSE:
-                    break  # beyond the best, larger ones take longer and longer
         return max(by_c, key=lambda c: by_c[c])
 
 

@@ -4,6 +4,7 @@ How it is trained is found by random search: of many trials, the best on held-ou
 """
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -54,31 +55,38 @@ def train(
     """
     network = architecture.clone(outputs=classes, axis_name=None)
     steps = max(1, images_seen // trial.batch_size)
-    schedule = optax.cosine_decay_schedule(trial.learning_rate, steps)
-    optimizer = optax.adamw(schedule, b1=trial.b1, weight_decay=trial.weight_decay)
     init_key, data_seed = jax.random.key(seed), np.random.default_rng(seed)
     variables = network.init(init_key, _scaled(learned.images[:2]), train=True)
-    state = variables, optimizer.init(variables["params"])
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def step(state: Tree, images: Array, labels: Array) -> Tree:
-        variables, opt_state = state
-
-        def loss(params: Tree) -> tuple[Array, Tree]:
-            given = {"params": params, "batch_stats": variables.get("batch_stats", {})}
-            logits, updated = network.apply(given, _scaled(images), train=True, mutable=["batch_stats"])
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updated
-
-        gradients, updated = jax.grad(loss, has_aux=True)(variables["params"])
-        updates, opt_state = optimizer.update(gradients, opt_state, variables["params"])
-        return {"params": optax.apply_updates(variables["params"], updates), **updated}, opt_state
-
-    for _ in range(steps):
+    state = variables, optax.scale_by_adam().init(variables["params"])
+    for number in range(steps):
         chosen = np.sort(data_seed.integers(0, len(learned.images), trial.batch_size))
-        state = step(state, learned.images[chosen], learned.labels[chosen])
+        rate = trial.learning_rate * (1 + math.cos(math.pi * number / steps)) / 2
+        settings = rate, trial.b1, trial.weight_decay
+        state = _step(network, state, settings, learned.images[chosen], learned.labels[chosen])
     given = {"params": state[0]["params"], "batch_stats": state[0].get("batch_stats", {})}
     stats = calibration.statistics_of_images(network, given, learned.images)
     return Classifier(network, given | {"batch_stats": stats})
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=1)
+def _step(
+    network: models.Discriminator, state: Tree, settings: tuple[float, float, float], images: Array, labels: Array
+) -> Tree:
+    """One step of AdamW; what trials differ in is an argument, so that they share what is compiled."""
+    variables, opt_state = state
+    rate, b1, weight_decay = settings
+
+    def loss(params: Tree) -> tuple[Array, Tree]:
+        given = {"params": params, "batch_stats": variables.get("batch_stats", {})}
+        logits, updated = network.apply(given, _scaled(images), train=True, mutable=["batch_stats"])
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updated
+
+    gradients, updated = jax.grad(loss, has_aux=True)(variables["params"])
+    optimizer = optax.chain(optax.scale_by_adam(b1), optax.add_decayed_weights(weight_decay))
+    empty = optax.EmptyState()
+    updates, (opt_state, _) = optimizer.update(gradients, (opt_state, empty), variables["params"])
+    params = jax.tree.map(lambda parameter, update: parameter - rate * update, variables["params"], updates)
+    return {"params": params, **updated}, opt_state
 
 
 class Classifier:

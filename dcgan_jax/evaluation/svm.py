@@ -10,6 +10,7 @@ lowest point on its way. All classes move together, and the features are passed 
 an iteration of conjugate gradients, whatever the number of classes.
 """
 
+import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+
+log = logging.getLogger("dcgan_jax")
 
 ROWS = 512  # examples of a block: some ten of them are under way at a time
 KEPT = 2**30  # bytes: features of fewer in float32 are converted once for all passes
@@ -79,6 +82,8 @@ def fit(
         step, change = _newton_step(passes, gradient * moving, inside, c)  # a class that has arrived stays
         length = _line_search(weights, step, signs, outputs, change, c)
         weights, outputs = weights + length * step, outputs + length * change
+    else:
+        log.warning("%d of %d classes had not arrived after %d steps (C %g)", moving.sum(), classes, NEWTON_STEPS, c)
     return Classifier(np.asarray(weights), passes.count)
 
 

@@ -15,8 +15,9 @@ from ml_collections import ConfigDict
 
 from dcgan_jax import calibration, checkpoint, latent, models, state
 from dcgan_jax import config as configuration
-from dcgan_jax.errors import UserError, writable_path
+from dcgan_jax.errors import UserError
 from dcgan_jax.interop.networks import Networks
+from dcgan_jax.interop.new_folder import new_folder, unused
 
 log = logging.getLogger("dcgan_jax")
 
@@ -38,20 +39,20 @@ def save(
     A network that is missing is that of the seed, untrained, and a line of the log says so.
     Raises UserError where `out` exists, or the images do not fit.
     """
-    out = writable_path(out, "--out")
-    if out.exists():
-        raise UserError(f"--out: {str(out)!r} exists, expected a new folder; pass another --out")
+    out = unused(out, "--out")
     config = _config(networks.fields, recipe)
     shape = (*config.image_size, config.channels)
     if images is not None and (images.shape[1:] != shape or len(images) < 2):
         raise UserError(f"--images: found {images.shape}, expected (2 or more, {', '.join(map(str, shape))})")
+    strides = configuration.layers(config)[1]
+    log.info("networks of %s images: strides %s, prior %s", "x".join(map(str, shape)), strides, config.prior)
     host = jax.device_get(_state(config, networks, images)).replace(step=np.int32(step))
-    out.mkdir(parents=True)
     meta = {"config": json.loads(config.to_json()), "versions": checkpoint.versions(), "data": {}, "imported": about}
-    with closing(checkpoint.Checkpoints(out, keep=1)) as checkpoints:
-        checkpoints.save(step, host, meta)
-        checkpoints.wait()
-    (out / "config.json").write_text(config.to_json(indent=2) + "\n")
+    with new_folder(out, "--out") as folder:
+        with closing(checkpoint.Checkpoints(folder, keep=1)) as checkpoints:
+            checkpoints.save(step, host, meta)
+            checkpoints.wait()
+        (folder / "config.json").write_text(config.to_json(indent=2) + "\n")
 
 
 def _config(fields: dict[str, Any], recipe: str) -> ConfigDict:
@@ -94,9 +95,9 @@ def _state(config: ConfigDict, networks: Networks, images: np.ndarray | None) ->
 
 
 def _generated(config: ConfigDict, ema: state.Average) -> Iterator[tuple[Array, None]]:
-    generator, _ = models.from_config(config)
+    generate = jax.jit(models.from_config(config)[0].apply)
     variables = {"params": ema.params, "batch_stats": ema.batch_stats}
     for number in range(calibration.BATCHES):
         indices = number * calibration.BATCH + jnp.arange(calibration.BATCH)
         z = latent.draw(latent.key(config.seed, latent.SAMPLE), indices, config.latent_dim, config.prior)
-        yield jax.jit(generator.apply)(variables, z), None
+        yield generate(variables, z), None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from dcgan_jax.errors import UserError
@@ -30,10 +31,22 @@ class Networks:
 
 def unexpected(where: str, found: Arrays, expected: str) -> UserError:
     """The error for weights of other names or shapes than those that are known, with what was found."""
-    listed = [f"{name} {shape(array)}" for name, array in found.items()]
+    listed = [f"{name[:80]} {shape(array)}" for name, array in found.items()]
     if len(listed) > 12:
         listed[8:-3] = [f"{len(listed) - 11} more"]
     return UserError(f"{where}: found {', '.join(listed) or 'nothing'}; expected {expected}")
+
+
+def check_numbers(where: str, arrays: Arrays) -> None:
+    """Raises UserError unless all are real numbers, and finite as float32."""
+    for name, array in arrays.items():
+        kind = array.dtype
+        real = jnp.issubdtype(kind, jnp.floating) or jnp.issubdtype(kind, jnp.integer)  # bfloat16 is not numpy's
+        with np.errstate(over="ignore"):
+            finite = real and bool(np.isfinite(array.astype(np.float32)).all())
+        if not finite:
+            found = "values that are not finite" if real else f"values of {kind}"
+            raise UserError(f"{where}: found {found} in {name!r}, expected numbers that float32 holds")
 
 
 def shape(array: np.ndarray) -> str:

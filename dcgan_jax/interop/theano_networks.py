@@ -18,7 +18,7 @@ import math
 
 import numpy as np
 
-from dcgan_jax.interop.networks import Arrays, Networks, Variables, unexpected
+from dcgan_jax.interop.networks import Arrays, Networks, Variables, check_numbers, unexpected
 
 EXPECTED = (
     "g0 (z, units), g1, g2 (units), then kernel, gain, bias of each layer, last a kernel of 1 or 3 channels; d0, a "
@@ -33,6 +33,7 @@ def convert(arrays: Arrays, where: str, strides: tuple[int, ...] = (), prior: st
     shapes do not tell; () is 2 for each. prior: that the generator was trained with.
     Raises UserError, with all names and shapes, where they are not those of such networks.
     """
+    check_numbers(where, arrays)
     generator, discriminator = (_numbered(arrays, letter) for letter in "gd")
     layers = (len(generator) - 1) // 3
     strides = strides or (2,) * layers

@@ -66,7 +66,7 @@ def read(path: str | Path) -> dict[str, Any]:
 
     Raises UserError where the file is none, is damaged, or holds anything but tensors and plain values.
     """
-    file = local_path(path, "file")
+    file = local_path(path, "--file")
     try:
         if zipfile.is_zipfile(file):
             content = _read_archive(file)
@@ -76,11 +76,11 @@ def read(path: str | Path) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise _Unreadable(f"it holds a {type(content).__name__}")
     except FileNotFoundError:
-        raise UserError(f"file: {str(file)!r} does not exist, expected weights of PyTorch") from None
+        raise UserError(f"--file: {str(file)!r} does not exist, expected weights of PyTorch") from None
     except Exception as error:  # pickletools and zipfile raise all kinds on damaged files
         reason = error if isinstance(error, _Unreadable) else f"damaged or no such file ({type(error).__name__})"
         raise UserError(
-            f"file: {str(file)!r} cannot be read: {reason}; expected a dictionary of tensors that torch.save wrote"
+            f"--file: {str(file)!r} cannot be read: {reason}; expected a dictionary of tensors that torch.save wrote"
         ) from error
     return content
 

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from dcgan_jax.config import layers
 from dcgan_jax.errors import UserError
-from dcgan_jax.interop.networks import Arrays, Networks, Tree, Variables, unexpected
+from dcgan_jax.interop.networks import Arrays, Networks, Tree, Variables, check_numbers, unexpected
 
 # PyTorch's own, which a state dict does not tell. Its momentum is the share of the new value.
 EPSILON, MOMENTUM = 1e-5, 0.9
@@ -129,6 +129,10 @@ def _arrays(content: dict[str, Any], where: str) -> Arrays:
         raise UserError(
             f"{where}: found {', '.join(others[:9])}, which are no tensors, expected a network's state dict"
         )
+    check_numbers(where, arrays)
+    negative = [name for name, array in arrays.items() if name.endswith("running_var") and (array < 0).any()]
+    if negative:
+        raise UserError(f"{where}: found negative values in {negative[0]!r}, expected variances")
     return arrays
 
 
@@ -147,7 +151,7 @@ def _layers(arrays: Arrays) -> list[Arrays]:
     """What each layer holds, by the number in its name."""
     layers: dict[int, Arrays] = {}
     for name, array in arrays.items():
-        match = re.fullmatch(r"main\.(\d+)\.(\w+)", name)
+        match = re.fullmatch(r"main\.(0|[1-9][0-9]{0,5})\.(\w+)", name)
         if not match:
             raise _OfAnotherForm
         layers.setdefault(int(match[1]), {})[match[2]] = array
@@ -189,7 +193,9 @@ def _fields(kernels: list[np.ndarray], innermost: np.ndarray) -> Tree:
     maps = [kernel.shape[0] for kernel in kernels]
     k, channels, (_, units, *side) = kernels[0].shape[-1], kernels[0].shape[1], innermost.shape
     expected = [(inner, outer, k, k) for outer, inner in itertools.pairwise([channels, *maps])]
-    fits = [kernel.shape for kernel in kernels] == expected and units == maps[-1] and side[0] == side[1]
+    fits = (
+        [kernel.shape for kernel in kernels] == expected and units == maps[-1] and side[0] == side[1] and innermost.size
+    )
     if not fits or k % 2 or channels not in (1, 3):
         raise _OfAnotherForm
     size = side[0] * 2 ** len(kernels)

@@ -41,14 +41,14 @@ def exemplars(text: str, groups: int, each: int, seed: int = 0) -> Groups:
     return found
 
 
-def contact_sheet(samples: Samples, count: int, advice: str, columns: int = 10) -> Figure:
-    """Samples with their numbers: what exemplars are chosen from."""
+def contact_sheet(samples: Samples, count: int, of: str, advice: str, columns: int = 10) -> Figure:
+    """Samples with their numbers: what the exemplars of a figure are chosen from."""
     images = samples.images(samples.z(range(count)))
     rows = [
         Row("", images[start : start + columns], _numbered(range(start, min(start + columns, count))))
         for start in range(0, count, columns)
     ]
-    return Figure("contact_sheet", rows, f"Samples by their numbers: {advice}.")
+    return Figure(f"{of}_contact_sheet", rows, f"Samples by their numbers: {advice}.")
 
 
 def arithmetic(samples: Samples, groups: Groups, noise: float) -> Figure:

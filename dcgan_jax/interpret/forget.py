@@ -47,7 +47,7 @@ def boxes_of(text: str, count: int, image_size: tuple[int, int]) -> list[Box]:
     Raises UserError for boxes outside of the images, and as `read_boxes` does.
     """
     sides = text.split(",")
-    if len(sides) != 4 or not all(side.isdecimal() for side in sides):
+    if len(sides) != 4 or not all(side.isdecimal() and len(side) < 10 for side in sides):
         return read_boxes(text, image_size)
     box = Box(0, *map(int, sides))
     check(box, image_size)
@@ -59,10 +59,12 @@ def read_boxes(path: str, image_size: tuple[int, int]) -> list[Box]:
     file = local_path(path, "--boxes")
     try:
         entries = json.loads(file.read_text())["boxes"]
-        boxes = [Box(int(entry["sample"]), *map(int, entry["box"])) for entry in entries]
+        boxes = [Box(entry["sample"], *entry["box"]) for entry in entries]
+        if not all(type(number) is int for box in boxes for number in box):
+            raise TypeError("samples and boxes are not of whole numbers")
     except FileNotFoundError:
         raise UserError(f"--boxes: {path!r} does not exist, expected a file with {EXPECTED}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"--boxes: {path!r} cannot be read ({error!r}), expected {EXPECTED}") from error
     for box in boxes:
         check(box, image_size)

@@ -61,12 +61,12 @@ def draw(rows: list[Row], caption: str, file: Path, *, zoom: int = 0, gaps: tupl
         axes.imshow(strip, interpolation="nearest", aspect="auto")
         axes.set(xticks=[], yticks=[])
         middle = (bottom + strip.shape[0] / INCH / 2) / height
-        figure.text(left - 0.08 / width, middle, row.label, ha="right", va="center", fontsize=8)
+        figure.text(left - 0.08 / width, middle, row.label, ha="right", va="center", fontsize=8, parse_math=False)
         for i, title in enumerate(row.titles):
             place = _place(i, row.images.shape[2], zoom, gaps) + row.images.shape[2] * zoom / 2
             axes.text(place, -3, title, ha="center", va="bottom", fontsize=7)
         top = bottom
-    figure.text(0.1 / width, 0.08 / height, "\n".join(lines), ha="left", va="bottom", fontsize=8)
+    figure.text(0.1 / width, 0.08 / height, "\n".join(lines), ha="left", va="bottom", fontsize=8, parse_math=False)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, format="png")
     return file
