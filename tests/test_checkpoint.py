@@ -86,6 +86,19 @@ def test_a_damaged_newest_checkpoint_is_never_a_wrong_state(run, caplog, damage,
         assert f"{str(run / 'checkpoints' / '40')!r} is damaged" in caplog.text
 
 
+def test_a_checkpoint_that_training_removes_meanwhile_is_not_called_damaged(run, caplog, monkeypatch):
+    reading = checkpoint._read
+
+    def removed(directory, step):
+        monkeypatch.setattr(checkpoint, "_read", reading)
+        shutil.rmtree(directory / str(step))
+        return reading(directory, step)
+
+    monkeypatch.setattr(checkpoint, "_read", removed)
+    assert checkpoint.read(run)[0]["step"] < 40
+    assert "damaged" not in caplog.text
+
+
 def test_an_empty_folder_and_a_renamed_one_are_damaged_too(run):
     shutil.rmtree(run / "checkpoints" / "40")
     shutil.copytree(run / "checkpoints" / "20", run / "checkpoints" / "60")

@@ -225,6 +225,9 @@ def test_every_figure_is_written(run, tmp_path, arguments, files):
         (("forget",), "--boxes: missing"),
         (("forget", "--boxes=0,0,17,8"), "within 16x16 pixels"),
         (("walk", "--label=3"), "trained without classes"),
+        (("arithmetic", "--noise=nan"), "--noise: found nan"),
+        (("walk", "--out=README.md"), "--out: 'README.md' is a file"),
+        (("wl\n\x1b[1mk",), r"NAME: found wl\n\x1b[1mk"),
     ],
 )
 def test_mistakes_are_one_line(run, arguments, expected):
@@ -235,7 +238,13 @@ def test_mistakes_are_one_line(run, arguments, expected):
     assert not (run / "figures").exists()
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"boxes": []}', '{"boxes": [{"sample": 0, "box": [1, 2, 3]}]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", '{"boxes": []}', '{"boxes": [{"sample": 0, "box": [1, 2, 3]}]}', "[" * 100_000),
+        *(f'{{"boxes": [{{"sample": 0, "box": [{side}, 2, 3, 4]}}]}}' for side in ("Infinity", "0.5", "true", '"1"')),
+    ],
+)
 def test_boxes_that_are_none_are_told(tmp_path, content):
     (tmp_path / "boxes.json").write_text(content)
     with pytest.raises(UserError, match="expected"):

@@ -118,6 +118,9 @@ def test_sets_that_do_not_do_are_told(train, test, expected):
         probe.Split(train, test)
     with pytest.raises(UserError, match="expected at most"):
         next(probe.Split(TRAIN, TEST).draws(1000, 1))
+    few = TRAIN._replace(images=TRAIN.images[:4], labels=TRAIN.labels[:4])
+    with pytest.raises(UserError, match="found 4 training images"):
+        probe.Split(few, few)
 
 
 def test_a_discriminators_form_learns_digits_from_labels(tiny):
@@ -257,6 +260,7 @@ def test_the_nearest_neighbour_by_its_launcher(conditional_run):
     [
         ("nearest_neighbour", ("RUN",), "has no classes"),
         ("nearest_neighbour", ("CONDITIONAL", "--samples=0"), "--samples: found '0'"),
+        ("nearest_neighbour", ("CONDITIONAL", f"--samples={'9' * 5000}"), "--samples: found '999"),
         ("probe", ("CONDITIONAL",), "takes labels"),
         ("probe", ("RUN", "--features=pixles"), "--features: found 'pixles'"),
         ("probe", ("RUN", "--seed=-1"), "seed"),

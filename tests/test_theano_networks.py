@@ -142,6 +142,9 @@ def test_the_authors_generator(tmp_path, data_dir):
 
 def wrong(arrays):
     yield {**arrays, "h0": arrays["d0"]}, "the names do not fit"
+    yield {**arrays, "g0": np.full_like(arrays["g0"], 1e60, float)}, "values that are not finite in 'g0'"
+    yield {**arrays, "g0": arrays["g0"] + 0j}, "values of complex"
+    yield {**arrays, "g0": arrays["g0"].astype("U9")}, "values of <U9"
     yield {name: array for name, array in arrays.items() if name != "d3"}, "do not fit"
     yield {**arrays, "g0": arrays["g0"][:, :-1]}, "no square map"
     yield {**arrays, "g4": arrays["g4"][:-1]}, "g4 should be 3"

@@ -15,6 +15,7 @@ from conftest import ROOT, launch
 
 from dcgan_jax import checkpoint, inference, models
 from dcgan_jax.interop import torch_file, torch_networks, torch_writer
+from dcgan_jax.interop.new_folder import new_folder, unused
 
 GOLDEN = ROOT / "tests" / "golden" / "torch_dcgan.pth"
 NETS = ("netG", "netD")
@@ -130,6 +131,10 @@ def damaged(arrays):
     yield {**arrays, first: arrays[first][:, :-1]}, "expected main.N.weight"
     yield {**arrays, first: arrays[first][..., 0]}, "expected main.N.weight"
     yield {**arrays, "epoch": 3}, "epoch"
+    yield {**arrays, first: np.full_like(arrays[first], np.nan)}, "values that are not finite in 'main.0.weight'"
+    variance = next(name for name in arrays if name.endswith("running_var"))
+    yield {**arrays, variance: -arrays[variance]}, f"negative values in {variance!r}"
+    yield {**arrays, "main.\u0660.weight": arrays[first]}, "expected main.N.weight"
     yield {}, "found nothing"
 
 
@@ -139,6 +144,22 @@ def test_other_weights_are_told(golden, name):
         with pytest.raises(torch_networks.UserError, match=expected) as told:
             torch_networks.convert({"FILE": arrays})
         assert "\n" not in str(told.value)
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
+    def fail():
+        with new_folder(tmp_path / "out", "--out") as folder:
+            (folder / "netG.pth").write_text("half")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
+    assert not list(tmp_path.iterdir())
+    with new_folder(tmp_path / "out", "--out") as folder:
+        (folder / "netG.pth").write_text("whole")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "netG.pth"]
+    with pytest.raises(torch_networks.UserError, match="exists"):
+        unused(tmp_path / "out", "--out")
 
 
 def test_two_that_do_not_belong_together_are_told(golden, tiny):
