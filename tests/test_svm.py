@@ -56,3 +56,11 @@ def test_half_precision_and_a_file_will_do(digits, tmp_path):
     mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
     found = svm.fit(mapped, labels, 10, 1e-2)
     assert abs(found.accuracy(mapped, labels) - svm.fit(features, labels, 10, 1e-2).accuracy(features, labels)) < 0.003
+
+
+def test_several_are_found_together(digits):
+    features, labels = digits
+    for c, found in zip((1e-3, 1e-1), svm.fit_each(features, labels, 10, (1e-3, 1e-1)), strict=True):
+        alone = svm.fit(features, labels, 10, c)
+        reached, lowest = (objective(each.weights, features, labels, c).sum() for each in (found, alone))
+        assert reached == pytest.approx(lowest, rel=2e-3)
