@@ -131,16 +131,14 @@ class Probe:
 
         Beyond the best, larger ones take longer and longer: they count as the last one that was tried.
         """
-        features, labels, held_out = self.features[places], self.labels[places], slice(self.split.held_out)
+        solver = svm.Solver(self.features[places], self.labels[places], self.split.classes)
+        held_out = slice(self.split.held_out)
         curve: list[float] = []
-        start = None
         while len(curve) < len(GRID):
             together = GRID[len(curve) : len(curve) + TOGETHER]
-            classifiers = svm.fit_each(features, labels, self.split.classes, together, start)
-            for c, classifier in zip(together, classifiers, strict=True):
+            for c, classifier in zip(together, solver.fit(together), strict=True):
                 curve.append(classifier.accuracy(self.features[held_out], self.labels[held_out]))
                 log.info("C %g: %.2f%% of held-out images (%d passes)", c, 100 * curve[-1], classifier.passes)
-            start = classifiers[-1]
             if curve[-1] < max(curve) - WORSE:
                 break
         return curve + curve[-1:] * (len(GRID) - len(curve))

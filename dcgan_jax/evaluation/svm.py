@@ -9,6 +9,7 @@ but for which examples are inside the margin. Each step solves its linear system
 lowest point on its way. All classes move together, for one C or for several, and the features are passed over in
 blocks, as they are: one pass an iteration of conjugate gradients. A network's features vary mostly along few
 directions; those along which some examples vary precondition the system (Nystrom: Frangella, Tropp and Udell 2021).
+Few examples are first turned into as few coordinates, which changes nothing but the time.
 """
 
 import logging
@@ -19,10 +20,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from scipy.linalg import solve_triangular
 
 log = logging.getLogger("dcgan_jax")
 
 ROWS = 512  # examples of a block: some ten of them are under way at a time
+FEW = 4  # Where there are so many times fewer examples than features, their own coordinates serve as features.
+COLUMNS = 2048  # features of a block, of which products are summed
+RIDGE = 1e-9  # of the mean square of an example's length
 KEPT = 2**30  # bytes: features of fewer in float32 are converted once for all passes
 # A class is done when its objective is certainly within this share of the lowest, and its gradient's norm has fallen to
 # this share of what it is at zero weights. The first decides with a large C, the second with a small one, where the
@@ -54,49 +59,81 @@ class Classifier(NamedTuple):
         return float((self.scores(features).argmax(1) == labels).mean())
 
 
-def fit(
-    features: np.ndarray, labels: np.ndarray, classes: int, c: float, start: Classifier | None = None
-) -> Classifier:
-    """The classifier of these examples: `fit_each` for one C."""
-    return fit_each(features, labels, classes, [c], start)[0]
+def fit(features: np.ndarray, labels: np.ndarray, classes: int, c: float) -> Classifier:
+    """The classifier of these examples, for one C: see `Solver`."""
+    return Solver(features, labels, classes).fit([c])[0]
 
 
-def fit_each(
-    features: np.ndarray, labels: np.ndarray, classes: int, grid: Sequence[float], start: Classifier | None = None
-) -> list[Classifier]:
-    """The classifier of these examples for each C, found together: products with many weights are hardly slower.
+class Solver:
+    """Examples made ready for any number of fits, of which each begins where the one before ended.
 
     features: [N, F], float32 or float16, in memory or mapped from a file. labels: int [N] below `classes`.
-    grid: weights of the errors beside that of |w|^2. start: one to begin from, such as that of a lower C.
     """
-    c = jnp.repeat(jnp.asarray(grid, jnp.float32), classes)
-    passes, preconditioner = _Passes(features), _Preconditioner(features)
-    # What fills up the last block has the sign 0, and so no error.
-    own = labels[:, None] == np.tile(np.arange(classes), len(grid))
-    signs = jnp.asarray(passes.filled(np.where(own, 1, -1).astype(np.float32)))
-    weights = jnp.zeros((features.shape[1] + 1, len(c)))
-    outputs = jnp.zeros_like(signs)
-    if start is not None:
-        weights = jnp.tile(jnp.asarray(start.weights), (1, len(grid)))
-        outputs = passes.product(weights)
-    at_zero = jnp.sum(jnp.square(2 * c * passes.transposed(signs)), axis=0)
-    for _ in range(NEWTON_STEPS):
-        inside = jnp.abs(signs) * (signs * outputs < 1)
-        errors = inside * (signs - outputs)
-        gradient = weights - 2 * c * passes.transposed(errors)
-        objective = jnp.sum(jnp.square(weights), axis=0) / 2 + c * jnp.sum(jnp.square(errors), axis=0)
-        # As |w|^2 / 2 is part of it, it lies no higher above its lowest value than half the gradient's square.
-        square = jnp.sum(jnp.square(gradient), axis=0)
-        moving = (square / 2 > GAP * objective) | (square > TOLERANCE**2 * at_zero)
-        if not moving.any():
-            break
-        uphill = gradient * moving  # a class that has arrived stays
-        step, change = _newton_step(passes, preconditioner, uphill, inside, c)
-        length = _line_search(weights, step, signs, outputs, change, c)
-        weights, outputs = weights + length * step, outputs + length * change
-    else:
-        log.warning("%d of %d had not arrived after %d steps (C %s)", moving.sum(), len(c), NEWTON_STEPS, grid)
-    return [Classifier(part, passes.count) for part in np.split(np.asarray(weights), len(grid), axis=1)]
+
+    def __init__(self, features: np.ndarray, labels: np.ndarray, classes: int):
+        self.span = _Span(features) if FEW * len(features) <= features.shape[1] else None
+        self.passes = _Passes(self.span.coordinates if self.span else features)
+        self.preconditioner = _Preconditioner(self.passes.features)
+        # What fills up the last block has the sign 0, and so no error.
+        own = np.where(labels[:, None] == np.arange(classes), 1, -1)
+        self.signs = jnp.asarray(self.passes.filled(own.astype(np.float32)))
+        self.at_zero = jnp.sum(jnp.square(self.passes.transposed(self.signs)), axis=0)
+        self.weights = jnp.zeros((self.passes.features.shape[1] + 1, classes))
+        self.outputs = jnp.zeros_like(self.signs)
+
+    def fit(self, grid: Sequence[float]) -> list[Classifier]:
+        """The classifier for each C, found together: products with many weights are hardly slower.
+
+        grid: weights of the errors beside that of |w|^2; the next fit begins with the classifier of the last.
+        """
+        passes, classes, before = self.passes, self.signs.shape[1], self.passes.count
+        c = jnp.repeat(jnp.asarray(grid, jnp.float32), classes)
+        signs, weights, outputs = (jnp.tile(each, (1, len(grid))) for each in (self.signs, self.weights, self.outputs))
+        at_zero = jnp.square(2 * c) * jnp.tile(self.at_zero, len(grid))
+        for _ in range(NEWTON_STEPS):
+            inside = jnp.abs(signs) * (signs * outputs < 1)
+            errors = inside * (signs - outputs)
+            gradient = weights - 2 * c * passes.transposed(errors)
+            objective = jnp.sum(jnp.square(weights), axis=0) / 2 + c * jnp.sum(jnp.square(errors), axis=0)
+            # As |w|^2 / 2 is part of it, it lies no higher above its lowest value than half the gradient's square.
+            square = jnp.sum(jnp.square(gradient), axis=0)
+            moving = (square / 2 > GAP * objective) | (square > TOLERANCE**2 * at_zero)
+            if not moving.any():
+                break
+            uphill = gradient * moving  # a class that has arrived stays
+            step, change = _newton_step(passes, self.preconditioner, uphill, inside, c)
+            length = _line_search(weights, step, signs, outputs, change, c)
+            weights, outputs = weights + length * step, outputs + length * change
+        else:
+            log.warning("%d of %d had not arrived after %d steps (C %s)", moving.sum(), len(c), NEWTON_STEPS, grid)
+        self.weights, self.outputs = weights[:, -classes:], outputs[:, -classes:]
+        found = np.asarray(self.span.lifted(weights) if self.span else weights)
+        return [Classifier(part, passes.count - before) for part in np.split(found, len(grid), axis=1)]
+
+
+class _Span:
+    """The space that fewer examples than features span: in an orthonormal basis of it, they are a triangular matrix.
+
+    The weights of a classifier lie in it, but for the bias, and have the same length there.
+    """
+
+    def __init__(self, features: np.ndarray):
+        self.features = features
+        products = np.zeros((len(features),) * 2)
+        for start in range(0, features.shape[1], COLUMNS):
+            block = features[:, start : start + COLUMNS].astype(np.float64)
+            products += block @ block.T
+        # Examples may be alike: each gets a direction of its own, of hardly any length.
+        products[np.diag_indices_from(products)] += RIDGE * products.trace() / len(products) + TINY
+        self.triangle = np.linalg.cholesky(products)
+        self.coordinates = self.triangle.astype(np.float32)  # [N, N]
+
+    def lifted(self, weights: Array) -> Array:
+        """[N + 1, K] -> [F + 1, K], with the bias as it is."""
+        share = solve_triangular(self.triangle, np.asarray(weights[:-1]), lower=True, trans="T")  # of each example
+        passes = _Passes(self.features, keep=False)
+        found = passes.transposed(jnp.asarray(passes.filled(share.astype(np.float32))))
+        return found.at[-1].set(weights[-1])
 
 
 class _Passes:
