@@ -1,5 +1,6 @@
 """What all launchers share: flags and exit codes."""
 
+import errno
 import logging
 import os
 import sys
@@ -16,6 +17,7 @@ from dcgan_jax.errors import TrainingError, UserError, writable_path
 from dcgan_jax.stop import INTERRUPTED
 
 USER_ERROR, FAILURE = 2, 1
+FULL = (errno.ENOSPC, errno.EDQUOT)  # disks
 LARGEST_SEED = 2**31 - 1
 
 
@@ -52,7 +54,9 @@ def run(
         _leave(error, FAILURE)
     except KeyboardInterrupt:
         _leave(KeyboardInterrupt("interrupted"), INTERRUPTED)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            _leave(error, FAILURE)
         traceback.print_exc()
         leave(FAILURE)
 

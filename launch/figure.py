@@ -14,6 +14,7 @@ are given; --exemplars=random takes some by the seed. Pictures go to DIR/figures
 in its caption.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,16 @@ COUNT = flags.DEFINE_integer("count", 6, "guided_backprop, maximal: how many fea
 BOXES = flags.DEFINE_string("boxes", None, "forget: a JSON file of boxes, or TOP,LEFT,BOTTOM,RIGHT for every sample")
 
 LARGEST_NOISE = 100  # far beyond any z
-FIGURES = ("walk", "arithmetic", "turn", "guided_backprop", "maximal", "forget", "neighbours")
+# What each figure makes use of, beside what all do.
+USED = {
+    "walk": (),
+    "arithmetic": ("exemplars", "noise", "num"),
+    "turn": ("exemplars", "num"),
+    "guided_backprop": ("layer", "features", "count", *image_sets.TRAINING),
+    "maximal": ("layer", "features", "count", *image_sets.TRAINING),
+    "forget": ("layer", "boxes", "num"),
+    "neighbours": ("num", *image_sets.TRAINING),
+}
 
 
 def main(name: str) -> None:
@@ -63,6 +73,7 @@ def main(name: str) -> None:
 
     heap.keep()
     compilation.remember()
+    _check_flags(name)
     if WORKDIR.value is None:
         raise UserError("--workdir: missing, expected the folder of a run, such as runs/celeba")
     gan = load(WORKDIR.value, STEP.value)
@@ -81,47 +92,61 @@ def main(name: str) -> None:
     label = "" if LABEL.value is None else f"label {LABEL.value}"
     whence = ", ".join(filter(None, (f"step {gan.step}", f"seed {SEED.value}", label)))
     ending = f"_step_{gan.step:08d}_seed_{SEED.value}{label and '_' + label.replace(' ', '_')}"
-    figures = _figures(name, Samples(gan, SEED.value, LABEL.value))
-    for file in (folder / f"{figure.name}{ending}.{kind}" for figure in figures for kind in ("png", "gif")):
+    names, make = _plan(name, Samples(gan, SEED.value, LABEL.value))
+    for file in (folder / f"{each}{ending}.{kind}" for each in names for kind in ("png", "gif")):
         if file.exists() or file.is_symlink():
             raise UserError(f"--out: {str(file)!r} exists, expected none; pass another --out, or remove it")
-    for figure in figures:
+    for each, figure in zip(names, make(), strict=True):
         caption = f"{figure.text}\n{local_path(WORKDIR.value, '--workdir').resolve().name}, {whence}"
-        print(pictures.draw(figure.rows, caption, folder / f"{figure.name}{ending}.png", gaps=figure.gaps))
+        print(pictures.draw(figure.rows, caption, folder / f"{each}{ending}.png", gaps=figure.gaps))
         if figure.frames is not None:
-            print(pictures.animate(figure.frames, folder / f"{figure.name}{ending}.gif"))
+            print(pictures.animate(figure.frames, folder / f"{each}{ending}.gif"))
 
 
-def _figures(name: str, samples: "Samples") -> "list[Figure]":
+def _plan(name: str, samples: "Samples") -> "tuple[list[str], Callable[[], list[Figure]]]":
+    """The names of the pictures, and what computes them: nothing is computed that cannot be written."""
     from dcgan_jax.interpret import arithmetic, excitation, forget, guided, neighbours, walk
 
     gan = samples.gan
     if name == "walk":
-        return walk.figures(samples)
+        return ["walk_linear", "walk_spherical"], lambda: walk.figures(samples)
+    if name in ("arithmetic", "turn") and EXEMPLARS.value is None:
+        advice = {
+            "arithmetic": "--exemplars=A,A,A/B,B,B/C,C,C makes A - B + C",
+            "turn": "--exemplars=L,L,L,L/R,R,R,R turns samples from what is in R to what is in L",
+        }[name]
+        return [f"{name}_contact_sheet"], lambda: [arithmetic.contact_sheet(samples, NUM.value or 100, advice)]
     if name == "arithmetic":
-        if EXEMPLARS.value is None:
-            advice = "--exemplars=A,A,A/B,B,B/C,C,C makes A - B + C"
-            return [arithmetic.contact_sheet(samples, NUM.value or 100, name, advice)]
-        return [arithmetic.arithmetic(samples, arithmetic.exemplars(EXEMPLARS.value, 3, 3, SEED.value), NOISE.value)]
+        groups = arithmetic.exemplars(EXEMPLARS.value, 3, 3, SEED.value)
+        return [arithmetic.named(name, groups)], lambda: [arithmetic.arithmetic(samples, groups, NOISE.value)]
     if name == "turn":
-        if EXEMPLARS.value is None:
-            advice = "--exemplars=L,L,L,L/R,R,R,R turns samples from what is in R to what is in L"
-            return [arithmetic.contact_sheet(samples, NUM.value or 100, name, advice)]
-        groups = arithmetic.exemplars(EXEMPLARS.value, 2, 4, SEED.value)
-        return [arithmetic.turn(samples, groups, NUM.value or arithmetic.TURNED)]
+        groups, count = arithmetic.exemplars(EXEMPLARS.value, 2, 4, SEED.value), NUM.value or arithmetic.TURNED
+        return [arithmetic.named(name, groups)], lambda: [arithmetic.turn(samples, groups, count)]
     if name == "guided_backprop":
         layer = excitation.layer_of(gan, LAYER.value)
-        return [guided.figure(gan, _real(gan), layer, FEATURES.value, COUNT.value, SEED.value)]
+        return [f"{name}_{layer}"], lambda: [
+            guided.figure(gan, _real(gan), layer, FEATURES.value, COUNT.value, SEED.value)
+        ]
     if name == "maximal":
         layer = excitation.layer_of(gan, LAYER.value)
-        return [excitation.figure(gan, _real(gan), layer, FEATURES.value, COUNT.value)]
+        return [f"{name}_{layer}"], lambda: [excitation.figure(gan, _real(gan), layer, FEATURES.value, COUNT.value)]
     if name == "forget":
         layer, count = forget.layer_of(gan, LAYER.value), NUM.value or 150
         if BOXES.value is None:
             raise UserError(f"--boxes: missing, expected a file with {forget.EXPECTED}, or TOP,LEFT,BOTTOM,RIGHT")
         boxes = forget.boxes_of(BOXES.value, count, gan.config.image_size)
-        return [forget.figure(samples, boxes, layer, count)]
-    return [neighbours.figure(samples, _real(gan), NUM.value or 16)]
+        return [name], lambda: [forget.figure(samples, boxes, layer, count)]
+    return [name], lambda: [neighbours.figure(samples, _real(gan), NUM.value or 16)]
+
+
+def _check_flags(name: str) -> None:
+    """Raises UserError where a flag is given that this figure has no use for."""
+    for flag in set().union(*USED.values()) - set(USED[name]):
+        if flags.FLAGS[flag].present:
+            users = ", ".join(figure for figure, used in USED.items() if flag in used)
+            raise UserError(
+                f"--{flag}: found {flags.FLAGS[flag].value}, expected none: {name} makes no use of it; {users} would"
+            )
 
 
 def _real(gan: "TrainedGAN") -> np.ndarray:
@@ -129,4 +154,4 @@ def _real(gan: "TrainedGAN") -> np.ndarray:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__, names=FIGURES)
+    cli.run(main, __doc__, names=tuple(USED))

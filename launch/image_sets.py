@@ -23,6 +23,7 @@ _TEST = flags.DEFINE_string(
     "test", None, "held-out images, of the same kind; by default tfds's, or what lies beside --data"
 )
 _PREPARED = flags.DEFINE_string("prepared", None, "folder of prepared sets, in place of the run's data.prepared")
+TRAINING = ("data", "prepared")  # those of the training images
 
 
 def located(config: ConfigDict) -> ConfigDict:

@@ -180,8 +180,8 @@ def run(straight_run, tmp_path_factory):
     return workdir
 
 
-def figure(*arguments):
-    return launch("figure", *arguments)
+def figure(*arguments, **options):
+    return launch("figure", *arguments, **options)
 
 
 @pytest.mark.parametrize(
@@ -205,8 +205,8 @@ def test_every_figure_is_written(run, tmp_path, arguments, files):
     ending = "_step_00000040_seed_0"
     assert {path.name.replace(ending, "") for path in (tmp_path / "figures").iterdir()} == files
     assert all(ending in line for line in done.stdout.split())
-    if arguments == ("walk",):
-        again = figure(*arguments, f"--workdir={run}", f"--out={tmp_path / 'figures'}")
+    if arguments[0] == "neighbours":  # told before its images are so much as looked for
+        again = figure(*arguments, f"--workdir={run}", f"--out={tmp_path / 'figures'}", "--data=/nowhere")
         assert (again.returncode, "exists" in again.stderr) == (2, True)
 
 
@@ -224,6 +224,7 @@ def test_every_figure_is_written(run, tmp_path, arguments, files):
         (("guided_backprop", "--features=8"), "numbers below 8"),
         (("forget",), "--boxes: missing"),
         (("forget", "--boxes=0,0,17,8"), "within 16x16 pixels"),
+        (("walk", "--num=3"), "--num: found 3, expected none: walk makes no use of it; "),
         (("walk", "--label=3"), "trained without classes"),
         (("arithmetic", "--noise=nan"), "--noise: found nan"),
         (("walk", "--out=README.md"), "--out: 'README.md' is a file"),
@@ -236,6 +237,19 @@ def test_mistakes_are_one_line(run, arguments, expected):
     assert expected in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (run / "figures").exists()
+
+
+def test_a_full_disk_is_one_line(run, tmp_path):
+    fail = "import errno\nfrom PIL import Image\n"
+    fail += "def full(*_, **__): raise OSError(errno.ENOSPC, 'No space left on device')"
+    done = figure(
+        "walk",
+        f"--workdir={run}",
+        f"--out={tmp_path}",
+        before=f"import runpy, sys; exec({fail!r}); Image.Image.save = full",
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "No space left" in done.stderr
 
 
 @pytest.mark.parametrize(

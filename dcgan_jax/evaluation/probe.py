@@ -22,7 +22,6 @@ Features = Callable[[np.ndarray], np.ndarray]
 # The released code's grid, for C.
 GRID = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
 VALIDATION = 10_000  # training images held out to choose C, at most a fifth of them
-TOGETHER = 3  # of the grid that are tried at a time
 WORSE = 0.005  # below the best accuracy, at which the search for C ends
 CHOOSING_DRAWS = 3  # draws of few labels by which C is chosen
 BLOCK = 1024  # images whose features are computed at a time
@@ -134,11 +133,10 @@ class Probe:
         solver = svm.Solver(self.features[places], self.labels[places], self.split.classes)
         held_out = slice(self.split.held_out)
         curve: list[float] = []
-        while len(curve) < len(GRID):
-            together = GRID[len(curve) : len(curve) + TOGETHER]
-            for c, classifier in zip(together, solver.fit(together), strict=True):
-                curve.append(classifier.accuracy(self.features[held_out], self.labels[held_out]))
-                log.info("C %g: %.2f%% of held-out images (%d passes)", c, 100 * curve[-1], classifier.passes)
+        for c in GRID:
+            classifier = solver.fit(c)
+            curve.append(classifier.accuracy(self.features[held_out], self.labels[held_out]))
+            log.info("C %g: %.2f%% of held-out images (%d passes)", c, 100 * curve[-1], classifier.passes)
             if curve[-1] < max(curve) - WORSE:
                 break
         return curve + curve[-1:] * (len(GRID) - len(curve))

@@ -6,14 +6,14 @@ It minimises what LIBLINEAR's and scikit-learn's LinearSVC do, for each class
 
 with the bias b as the weight of a feature that is always 1. It does so by Newton's method: the objective is quadratic
 but for which examples are inside the margin. Each step solves its linear system by conjugate gradients and goes to the
-lowest point on its way. All classes move together, for one C or for several, and the features are passed over in
-blocks, as they are: one pass an iteration of conjugate gradients. A network's features vary mostly along few
-directions; those along which some examples vary precondition the system (Nystrom: Frangella, Tropp and Udell 2021).
-Few examples are first turned into as few coordinates, which changes nothing but the time.
+lowest point on its way. All classes move together, and the features are passed over in blocks, as they are: one pass an
+iteration of conjugate gradients. A network's features vary mostly along few directions; those along which some examples
+vary precondition the system (Nystrom: Frangella, Tropp and Udell 2021). Few examples are first turned into as few
+coordinates, which changes nothing but the time.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -29,13 +29,13 @@ FEW = 4  # Where there are so many times fewer examples than features, their own
 COLUMNS = 2048  # features of a block, of which products are summed
 RIDGE = 1e-9  # of the mean square of an example's length
 KEPT = 2**30  # bytes: features of fewer in float32 are converted once for all passes
-# A class is done when its objective is certainly within this share of the lowest, and its gradient's norm has fallen to
-# this share of what it is at zero weights. The first decides with a large C, the second with a small one, where the
-# objective hardly changes but the order of the scores does.
-GAP, TOLERANCE = 0.01, 1e-3
+# A class is done when its gradient's norm has fallen to this share of what it is at zero weights, which decides with a
+# small C, where the objective hardly changes but the order of the scores does; and when its objective is certainly
+# within this share of the lowest, or a whole Newton step lowered it by no more than that: what is left is far less.
+TOLERANCE, GAP = 1e-3, 0.01
 NEWTON_STEPS = 50
 CG_STEPS = 40
-SKETCH = 1024  # examples from which the preconditioner is made
+SKETCH = 2048  # examples from which the preconditioner is made
 FORCING = 0.1  # how far conjugate gradients go in one step: the share of the residual that is left
 DOUBLINGS, BISECTIONS = 8, 30  # of the line search
 TINY = 1e-30  # beside zero, where a class has arrived
@@ -61,7 +61,7 @@ class Classifier(NamedTuple):
 
 def fit(features: np.ndarray, labels: np.ndarray, classes: int, c: float) -> Classifier:
     """The classifier of these examples, for one C: see `Solver`."""
-    return Solver(features, labels, classes).fit([c])[0]
+    return Solver(features, labels, classes).fit(c)
 
 
 class Solver:
@@ -81,34 +81,31 @@ class Solver:
         self.weights = jnp.zeros((self.passes.features.shape[1] + 1, classes))
         self.outputs = jnp.zeros_like(self.signs)
 
-    def fit(self, grid: Sequence[float]) -> list[Classifier]:
-        """The classifier for each C, found together: products with many weights are hardly slower.
-
-        grid: weights of the errors beside that of |w|^2; the next fit begins with the classifier of the last.
-        """
-        passes, classes, before = self.passes, self.signs.shape[1], self.passes.count
-        c = jnp.repeat(jnp.asarray(grid, jnp.float32), classes)
-        signs, weights, outputs = (jnp.tile(each, (1, len(grid))) for each in (self.signs, self.weights, self.outputs))
-        at_zero = jnp.square(2 * c) * jnp.tile(self.at_zero, len(grid))
+    def fit(self, c: float) -> Classifier:
+        """The classifier for a weight of the errors beside that of |w|^2; the next fit begins with it."""
+        passes, signs, before = self.passes, self.signs, self.passes.count
+        weights, outputs = self.weights, self.outputs
+        last = jnp.full(signs.shape[1], jnp.inf)
+        whole = jnp.zeros(signs.shape[1], bool)
         for _ in range(NEWTON_STEPS):
             inside = jnp.abs(signs) * (signs * outputs < 1)
             errors = inside * (signs - outputs)
             gradient = weights - 2 * c * passes.transposed(errors)
             objective = jnp.sum(jnp.square(weights), axis=0) / 2 + c * jnp.sum(jnp.square(errors), axis=0)
-            # As |w|^2 / 2 is part of it, it lies no higher above its lowest value than half the gradient's square.
             square = jnp.sum(jnp.square(gradient), axis=0)
-            moving = (square / 2 > GAP * objective) | (square > TOLERANCE**2 * at_zero)
+            # As |w|^2 / 2 is part of it, it lies no higher above its lowest value than half the gradient's square.
+            near = (square / 2 <= GAP * objective) | (whole & (objective >= (1 - GAP) * last))
+            moving = ~near | (square > (TOLERANCE * 2 * c) ** 2 * self.at_zero)
             if not moving.any():
                 break
-            uphill = gradient * moving  # a class that has arrived stays
-            step, change = _newton_step(passes, self.preconditioner, uphill, inside, c)
+            last = objective
+            step, change, whole = _newton_step(passes, self.preconditioner, gradient * moving, inside, c)  # others stay
             length = _line_search(weights, step, signs, outputs, change, c)
             weights, outputs = weights + length * step, outputs + length * change
         else:
-            log.warning("%d of %d had not arrived after %d steps (C %s)", moving.sum(), len(c), NEWTON_STEPS, grid)
-        self.weights, self.outputs = weights[:, -classes:], outputs[:, -classes:]
-        found = np.asarray(self.span.lifted(weights) if self.span else weights)
-        return [Classifier(part, passes.count - before) for part in np.split(found, len(grid), axis=1)]
+            log.warning("%d of %d had not arrived after %d steps (C %g)", moving.sum(), len(moving), NEWTON_STEPS, c)
+        self.weights, self.outputs = weights, outputs
+        return Classifier(np.asarray(self.span.lifted(weights) if self.span else weights), passes.count - before)
 
 
 class _Span:
@@ -147,7 +144,7 @@ class _Passes:
 
     def filled(self, rows: np.ndarray) -> np.ndarray:
         """Rows [N, ...] with zeros up to a whole block."""
-        return np.pad(rows, ((0, -len(rows) % ROWS), *((0, 0),) * (rows.ndim - 1)))
+        return rows if len(rows) % ROWS == 0 else np.pad(rows, ((0, -len(rows) % ROWS), *((0, 0),) * (rows.ndim - 1)))
 
     def blocks(self) -> Iterator[tuple[slice, Array]]:
         self.count += 1
@@ -157,7 +154,7 @@ class _Passes:
         for start in range(0, len(self.features), ROWS):
             block = self.features[start : start + ROWS]
             # Converted by a call of its own: XLA would convert within each product, where it takes three times as long.
-            yield slice(start, start + ROWS), _float32(block if len(block) == ROWS else self.filled(block))
+            yield slice(start, start + ROWS), _float32(jax.device_put(self.filled(block)))
 
     def product(self, weights: Array) -> Array:
         """[F + 1, K] -> outputs [N, K]."""
@@ -224,11 +221,10 @@ def _both(block: Array, weights: Array, inside: Array) -> tuple[Array, Array]:
 
 
 def _newton_step(
-    passes: _Passes, preconditioner: _Preconditioner, gradient: Array, inside: Array, c: Array
-) -> tuple[Array, Array]:
-    """The step s with (1 + 2 C X^T D X) s = -gradient, D what is inside the margin, and the change X s of the outputs.
-
-    By preconditioned conjugate gradients for all classes at once; each has its own lengths.
+    passes: _Passes, preconditioner: _Preconditioner, gradient: Array, inside: Array, c: float
+) -> tuple[Array, Array, Array]:
+    """The step s with (1 + 2 C X^T D X) s = -gradient, D what is inside the margin, the change X s of the outputs, and
+    whether the system was solved. By preconditioned conjugate gradients for all classes at once; each has own lengths.
     """
     curvature = 2 * c * jnp.mean(inside, axis=0)
     residual = -gradient
@@ -249,11 +245,11 @@ def _newton_step(
         scaled = preconditioner(residual, curvature)
         before, product = product, jnp.where(open_, jnp.sum(residual * scaled, axis=0), product)
         direction = scaled + product / jnp.maximum(before, TINY) * direction
-    return step, change
+    return step, change, product <= goal
 
 
 @jax.jit
-def _line_search(weights: Array, step: Array, signs: Array, outputs: Array, change: Array, c: Array) -> Array:
+def _line_search(weights: Array, step: Array, signs: Array, outputs: Array, change: Array, c: float) -> Array:
     """How far along a step of each class its objective is lowest, [K]: where its slope, which rises, is zero."""
     linear, quadratic = jnp.sum(weights * step, axis=0), jnp.sum(step * step, axis=0)
 

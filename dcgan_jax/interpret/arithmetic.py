@@ -41,14 +41,19 @@ def exemplars(text: str, groups: int, each: int, seed: int = 0) -> Groups:
     return found
 
 
-def contact_sheet(samples: Samples, count: int, of: str, advice: str, columns: int = 10) -> Figure:
+def named(name: str, groups: Groups) -> str:
+    """A figure's name with the numbers of its exemplars."""
+    return "_".join([name, *("-".join(_numbered(group)) for group in groups)])
+
+
+def contact_sheet(samples: Samples, count: int, advice: str, columns: int = 10) -> Figure:
     """Samples with their numbers: what the exemplars of a figure are chosen from."""
     images = samples.images(samples.z(range(count)))
     rows = [
         Row("", images[start : start + columns], _numbered(range(start, min(start + columns, count))))
         for start in range(0, count, columns)
     ]
-    return Figure(f"{of}_contact_sheet", rows, f"Samples by their numbers: {advice}.")
+    return Figure(rows, f"Samples by their numbers: {advice}.")
 
 
 def arithmetic(samples: Samples, groups: Groups, noise: float) -> Figure:
@@ -71,7 +76,7 @@ def arithmetic(samples: Samples, groups: Groups, noise: float) -> Figure:
         "A - B + C of the mean z of 3 samples each. The middle of the square is the result, around it the same with "
         f"uniform noise of {noise:g}. Last row: the same arithmetic on pixels, of each column and of the means."
     )
-    return Figure(_named("arithmetic", groups), rows, text, gaps=(3,))
+    return Figure(rows, text, gaps=(3,))
 
 
 def turn(samples: Samples, groups: Groups, count: int = TURNED) -> Figure:
@@ -88,12 +93,8 @@ def turn(samples: Samples, groups: Groups, count: int = TURNED) -> Figure:
         moved = samples.z([number]) + SHARES[:, None] * vector
         rows.append(Row(f"sample {number}", samples.images(moved), titles))
     text = "The turn vector, the mean z of L less that of R, added to samples in shares from -1 to 1."
-    return Figure(_named("turn", groups), rows, text)
+    return Figure(rows, text)
 
 
 def _numbered(numbers: Sequence[int]) -> tuple[str, ...]:
     return tuple(map(str, numbers))
-
-
-def _named(name: str, groups: Groups) -> str:
-    return "_".join([name, *("-".join(_numbered(group)) for group in groups)])

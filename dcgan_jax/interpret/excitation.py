@@ -103,4 +103,4 @@ def figure(gan: TrainedGAN, images: np.ndarray, layer: int, which: str, count: i
         f"The patches of {len(images)} training images that excite features of the discriminator's convolution {layer} "
         "most, with the activation; one of each image, grey beyond its border."
     )
-    return Figure(f"maximal_{layer}", rows, text)
+    return Figure(rows, text)

@@ -150,7 +150,7 @@ def figure(samples: Samples, boxes: list[Box], layer: int, count: int) -> Figure
         f"{len({box.sample for box in boxes})} samples, which is right on {found.inside_right:.0%} of the places "
         f"inside and {found.outside_right:.0%} of those outside."
     )
-    return Figure("forget", [Row("boxes", framed), Row("before", before), Row("after", after)], text)
+    return Figure([Row("boxes", framed), Row("before", before), Row("after", after)], text)
 
 
 def frame(image: np.ndarray, box: Box) -> None:

@@ -83,7 +83,7 @@ def figure(gan: TrainedGAN, images: np.ndarray, layer: int, which: str, count: i
         f"of {len(images)} training images that excite it most: the gradient, and what the place sees. Below, the same "
         "of a network before training."
     )
-    return Figure(f"guided_backprop_{layer}", rows, text, gaps=tuple(range(2, 2 * PATCHES, 2)))
+    return Figure(rows, text, gaps=tuple(range(2, 2 * PATCHES, 2)))
 
 
 def _gradients_beside_patches(

@@ -50,4 +50,4 @@ def figure(samples: Samples, images: np.ndarray, count: int) -> Figure:
         f"Samples 0 to {count - 1}, and of {len(images)} training images the nearest ones in "
         f"{spaces if len(rows) == 3 else 'pixels'}."
     )
-    return Figure("neighbours", rows, text)
+    return Figure(rows, text)

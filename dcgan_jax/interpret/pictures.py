@@ -22,12 +22,11 @@ class Row(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """What a figure shows: its name, its rows, and a text that explains it.
+    """What a figure shows: its rows, and a text that explains it.
 
     gaps: the numbers of images behind which there is a wider gap. frames: uint8 [N, H, W, C], of its animation if any.
     """
 
-    name: str
     rows: list[Row]
     text: str
     gaps: tuple[int, ...] = ()

@@ -21,5 +21,5 @@ def figures(samples: Samples) -> list[Figure]:
         )
         rows = [Row(f"{i + 1} to {(i + 1) % POINTS + 1}", frames[i * STEPS : (i + 1) * STEPS]) for i in range(POINTS)]
         text = f"A walk along {way} in z through {POINTS} random points and back to the first, {STEPS} steps a row."
-        found.append(Figure(f"walk_{between.__name__}", rows, text, frames=frames))
+        found.append(Figure(rows, text, frames=frames))
     return found
