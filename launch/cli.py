@@ -29,8 +29,8 @@ def run(
     names: Sequence[str] = (),
 ) -> None:
     """Parses the flags, calls `main`, and exits: 0 done; 2 a mistake of the user's, told in one line; 1 a failure of
-    training; whatever else `main` returns. `check` sees the arguments before absl does. Where there are `names`, one of
-    them is the first argument, and `main` gets it.
+    training, or a full disk; whatever else `main` returns. `check` sees the arguments before absl does. Where there are
+    `names`, one of them is the first argument, and `main` gets it.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("dcgan_jax").setLevel(logging.INFO)

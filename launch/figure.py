@@ -93,10 +93,11 @@ def main(name: str) -> None:
     whence = ", ".join(filter(None, (f"step {gan.step}", f"seed {SEED.value}", label)))
     ending = f"_step_{gan.step:08d}_seed_{SEED.value}{label and '_' + label.replace(' ', '_')}"
     names, make = _plan(name, Samples(gan, SEED.value, LABEL.value))
-    for file in (folder / f"{each}{ending}.{kind}" for each in names for kind in ("png", "gif")):
-        if file.exists() or file.is_symlink():
-            raise UserError(f"--out: {str(file)!r} exists, expected none; pass another --out, or remove it")
-    for each, figure in zip(names, make(), strict=True):
+    files = [folder / f"{each}{ending}.{kind}" for each in names for kind in ("png", "gif")]
+    _refuse_existing(files)
+    figures = make()
+    _refuse_existing(files)  # it may have taken minutes
+    for each, figure in zip(names, figures, strict=True):
         caption = f"{figure.text}\n{local_path(WORKDIR.value, '--workdir').resolve().name}, {whence}"
         print(pictures.draw(figure.rows, caption, folder / f"{each}{ending}.png", gaps=figure.gaps))
         if figure.frames is not None:
@@ -124,11 +125,13 @@ def _plan(name: str, samples: "Samples") -> "tuple[list[str], Callable[[], list[
         return [arithmetic.named(name, groups)], lambda: [arithmetic.turn(samples, groups, count)]
     if name == "guided_backprop":
         layer = excitation.layer_of(gan, LAYER.value)
+        excitation.check_features(gan, layer, FEATURES.value)
         return [f"{name}_{layer}"], lambda: [
             guided.figure(gan, _real(gan), layer, FEATURES.value, COUNT.value, SEED.value)
         ]
     if name == "maximal":
         layer = excitation.layer_of(gan, LAYER.value)
+        excitation.check_features(gan, layer, FEATURES.value)
         return [f"{name}_{layer}"], lambda: [excitation.figure(gan, _real(gan), layer, FEATURES.value, COUNT.value)]
     if name == "forget":
         layer, count = forget.layer_of(gan, LAYER.value), NUM.value or 150
@@ -140,13 +143,19 @@ def _plan(name: str, samples: "Samples") -> "tuple[list[str], Callable[[], list[
 
 
 def _check_flags(name: str) -> None:
-    """Raises UserError where a flag is given that this figure has no use for."""
-    for flag in set().union(*USED.values()) - set(USED[name]):
+    """Raises UserError where a flag is given that makes no difference to this figure."""
+    used = set(USED[name])
+    if name == "arithmetic":
+        used.discard("num" if EXEMPLARS.value else "noise")
+    for flag in sorted(set().union(("test",), *USED.values()) - used):
         if flags.FLAGS[flag].present:
-            users = ", ".join(figure for figure, used in USED.items() if flag in used)
-            raise UserError(
-                f"--{flag}: found {flags.FLAGS[flag].value}, expected none: {name} makes no use of it; {users} would"
-            )
+            raise UserError(f"--{flag}: found {flags.FLAGS[flag].value}, expected none: this {name} makes no use of it")
+
+
+def _refuse_existing(files: list[Path]) -> None:
+    for file in files:
+        if file.exists() or file.is_symlink():
+            raise UserError(f"--out: {str(file)!r} exists, expected none; pass another --out, or remove it")
 
 
 def _real(gan: "TrainedGAN") -> np.ndarray:

@@ -79,13 +79,15 @@ def test_the_best_c_is_that_of_all_draws(monkeypatch):
         def __init__(self, value):
             self.accuracy = lambda features, labels: value
 
-    def fit_each(features, labels, classes, grid, start):
-        trial, places = len(features), [probe.GRID.index(c) for c in grid]
-        tried.append((trial, *places))
-        return [Fitted(curves[trial][place]) for place in places]
+    class Solver:
+        def __init__(self, features, labels, classes):
+            self.trial = len(features)
 
-    monkeypatch.setattr(probe.svm, "fit_each", fit_each)
-    monkeypatch.setattr(probe, "TOGETHER", 1)
+        def fit(self, c):
+            tried.append((self.trial, probe.GRID.index(c)))
+            return Fitted(curves[self.trial][probe.GRID.index(c)])
+
+    monkeypatch.setattr(probe.svm, "Solver", Solver)
     assert found._best_c([np.arange(trial) for trial in range(3)]) == probe.GRID[3]
     assert [tried.count((trial, 3)) for trial in range(3)] == [1, 0, 1]
 

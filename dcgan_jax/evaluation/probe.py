@@ -104,6 +104,7 @@ class Probe:
     def whole(self) -> Result:
         """All training images. C is the best of the grid on held-out ones, by classifiers of the others."""
         c = self._best_c([slice(self.split.held_out, None)])
+        log.info("C %g: learning all %d images", c, len(self.labels))
         found = svm.fit(self.features, self.labels, self.split.classes, c)
         return Result(found.accuracy(self.test_features, self.test_labels), 0.0, 0.0, 1, c)
 
@@ -128,7 +129,7 @@ class Probe:
     def _curve(self, places: slice | np.ndarray) -> list[float]:
         """Accuracies on held-out images, of classifiers of these training images, for each C of the grid.
 
-        Beyond the best, larger ones take longer and longer: they count as the last one that was tried.
+        The search ends where it becomes worse: larger ones count as the last one that was tried.
         """
         solver = svm.Solver(self.features[places], self.labels[places], self.split.classes)
         held_out = slice(self.split.held_out)
@@ -153,6 +154,7 @@ def _extracted(extract: Features, images: np.ndarray, order: np.ndarray) -> np.n
         found = extract(np.asarray(images[order[start : start + BLOCK]]))
         if features is None:
             features = np.empty((len(order), found.shape[1]), np.float16)
+            log.info("extracting %d features of each of %d images", found.shape[1], len(order))
         with np.errstate(over="ignore"):  # told below
             features[start : start + BLOCK] = found
         if not np.isfinite(features[start : start + BLOCK]).all():

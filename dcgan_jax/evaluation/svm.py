@@ -9,7 +9,7 @@ but for which examples are inside the margin. Each step solves its linear system
 lowest point on its way. All classes move together, and the features are passed over in blocks, as they are: one pass an
 iteration of conjugate gradients. A network's features vary mostly along few directions; those along which some examples
 vary precondition the system (Nystrom: Frangella, Tropp and Udell 2021). Few examples are first turned into as few
-coordinates, which changes nothing but the time.
+coordinates.
 """
 
 import logging
@@ -25,17 +25,18 @@ from scipy.linalg import solve_triangular
 log = logging.getLogger("dcgan_jax")
 
 ROWS = 512  # examples of a block: some ten of them are under way at a time
-FEW = 4  # Where there are so many times fewer examples than features, their own coordinates serve as features.
+# So many times fewer examples than features, and at most so many, have their own coordinates as features.
+FEW, MOST = 4, 8192
 COLUMNS = 2048  # features of a block, of which products are summed
 RIDGE = 1e-9  # of the mean square of an example's length
 KEPT = 2**30  # bytes: features of fewer in float32 are converted once for all passes
 # A class is done when its gradient's norm has fallen to this share of what it is at zero weights, which decides with a
 # small C, where the objective hardly changes but the order of the scores does; and when its objective is certainly
-# within this share of the lowest, or a whole Newton step lowered it by no more than that: what is left is far less.
+# within this share of the lowest, or a whole Newton step lowered it by no more than that: usually far less is left.
 TOLERANCE, GAP = 1e-3, 0.01
 NEWTON_STEPS = 50
 CG_STEPS = 40
-SKETCH = 2048  # examples from which the preconditioner is made
+SKETCH = 2048  # examples from which the preconditioner is made, at most an eighth of them
 FORCING = 0.1  # how far conjugate gradients go in one step: the share of the residual that is left
 DOUBLINGS, BISECTIONS = 8, 30  # of the line search
 TINY = 1e-30  # beside zero, where a class has arrived
@@ -44,7 +45,7 @@ HIGHEST = jax.lax.Precision.HIGHEST  # accelerators would round the products to 
 
 
 class Classifier(NamedTuple):
-    """weights float32 [F + 1, K], the bias last; passes: over the features, that it took to find them."""
+    """weights float32 [F + 1, K], the bias last; passes: over the examples, that this fit took."""
 
     weights: np.ndarray
     passes: int
@@ -67,11 +68,12 @@ def fit(features: np.ndarray, labels: np.ndarray, classes: int, c: float) -> Cla
 class Solver:
     """Examples made ready for any number of fits, of which each begins where the one before ended.
 
-    features: [N, F], float32 or float16, in memory or mapped from a file. labels: int [N] below `classes`.
+    features: [N, F], float32 or float16, in memory or mapped from a file; they must stay as they are. labels: int [N],
+    below `classes`.
     """
 
     def __init__(self, features: np.ndarray, labels: np.ndarray, classes: int):
-        self.span = _Span(features) if FEW * len(features) <= features.shape[1] else None
+        self.span = _Span(features) if len(features) <= min(features.shape[1] // FEW, MOST) else None
         self.passes = _Passes(self.span.coordinates if self.span else features)
         self.preconditioner = _Preconditioner(self.passes.features)
         # What fills up the last block has the sign 0, and so no error.
@@ -99,9 +101,12 @@ class Solver:
             if not moving.any():
                 break
             last = objective
-            step, change, whole = _newton_step(passes, self.preconditioner, gradient * moving, inside, c)  # others stay
+            step, change, solved = _newton_step(
+                passes, self.preconditioner, gradient * moving, inside, c
+            )  # others stay
             length = _line_search(weights, step, signs, outputs, change, c)
             weights, outputs = weights + length * step, outputs + length * change
+            whole = (solved & (length > 0.5)) | ~moving
         else:
             log.warning("%d of %d had not arrived after %d steps (C %g)", moving.sum(), len(moving), NEWTON_STEPS, c)
         self.weights, self.outputs = weights, outputs
@@ -178,7 +183,7 @@ class _Preconditioner:
     """The inverse of 1 + curvature X^T X, roughly: by the directions in which some evenly spaced examples vary."""
 
     def __init__(self, features: np.ndarray):
-        chosen = np.linspace(0, len(features) - 1, min(SKETCH, len(features))).astype(int)
+        chosen = np.linspace(0, len(features) - 1, min(SKETCH, -(-len(features) // 8))).astype(int)
         rows = np.pad(features[chosen].astype(np.float32), ((0, 0), (0, 1)), constant_values=1)
         values, vectors = np.linalg.eigh((rows @ rows.T).astype(np.float64))
         large = values > 1e-6 * values[-1]
@@ -226,7 +231,7 @@ def _newton_step(
     """The step s with (1 + 2 C X^T D X) s = -gradient, D what is inside the margin, the change X s of the outputs, and
     whether the system was solved. By preconditioned conjugate gradients for all classes at once; each has own lengths.
     """
-    curvature = 2 * c * jnp.mean(inside, axis=0)
+    curvature = 2 * c * jnp.sum(inside, axis=0) / len(passes.features)
     residual = -gradient
     step, change = jnp.zeros_like(gradient), jnp.zeros_like(inside)
     scaled = preconditioner(residual, curvature)

@@ -69,20 +69,21 @@ def layer_of(gan: TrainedGAN, layer: int | None) -> int:
     return count - 1 if layer is None else layer
 
 
-def select(found: Peaks, which: str, count: int) -> list[int]:
-    """The `count` features that are 'first' or most 'active', or those of numbers such as '3,17'.
+def check_features(gan: TrainedGAN, layer: int, which: str) -> None:
+    """Raises UserError unless these are features of a convolution of the discriminator, as `select` takes them."""
+    size = gan.discriminator.features[layer]
+    named = which in ("first", "active")
+    if not named and not all(number.isdecimal() and int(number) < size for number in which.split(",")):
+        raise UserError(f"--features: found {which!r}, expected 'first', 'active', or numbers below {size}")
 
-    Raises UserError for numbers of no feature.
-    """
-    size = len(found.values)
+
+def select(found: Peaks, which: str, count: int) -> list[int]:
+    """The `count` features that are 'first' or most 'active', or those of numbers such as '3,17'."""
     if which == "first":
-        return list(range(min(count, size)))
+        return list(range(min(count, len(found.values))))
     if which == "active":
         return most_active(found, count)
-    numbers = which.split(",")
-    if not all(number.isdecimal() and int(number) < size for number in numbers):
-        raise UserError(f"--features: found {which!r}, expected 'first', 'active', or numbers below {size}")
-    return [int(number) for number in numbers]
+    return [int(number) for number in which.split(",")]
 
 
 def most_active(found: Peaks, count: int) -> list[int]:
