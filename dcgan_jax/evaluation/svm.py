@@ -30,13 +30,13 @@ FEW, MOST = 4, 8192
 COLUMNS = 2048  # features of a block, of which products are summed
 RIDGE = 1e-9  # of the mean square of an example's length
 KEPT = 2**30  # bytes: features of fewer in float32 are converted once for all passes
-# A class is done when its gradient's norm has fallen to this share of what it is at zero weights, which decides with a
-# small C, where the objective hardly changes but the order of the scores does; and when its objective is certainly
-# within this share of the lowest, or a whole Newton step lowered it by no more than that: usually far less is left.
-TOLERANCE, GAP = 1e-3, 0.01
+# A class is done when its objective is certainly within this share of the lowest, and its gradient's norm has fallen to
+# this share of what it is at zero weights. The first decides with a large C, the second with a small one, where the
+# objective hardly changes but the order of the scores does.
+GAP, TOLERANCE = 0.01, 1e-3
 NEWTON_STEPS = 50
 CG_STEPS = 40
-SKETCH = 2048  # examples from which the preconditioner is made, at most an eighth of them
+SKETCH = 2048  # examples from which the preconditioner is made
 FORCING = 0.1  # how far conjugate gradients go in one step: the share of the residual that is left
 DOUBLINGS, BISECTIONS = 8, 30  # of the line search
 TINY = 1e-30  # beside zero, where a class has arrived
@@ -87,8 +87,6 @@ class Solver:
         """The classifier for a weight of the errors beside that of |w|^2; the next fit begins with it."""
         passes, signs, before = self.passes, self.signs, self.passes.count
         weights, outputs = self.weights, self.outputs
-        last = jnp.full(signs.shape[1], jnp.inf)
-        whole = jnp.zeros(signs.shape[1], bool)
         for _ in range(NEWTON_STEPS):
             inside = jnp.abs(signs) * (signs * outputs < 1)
             errors = inside * (signs - outputs)
@@ -96,17 +94,12 @@ class Solver:
             objective = jnp.sum(jnp.square(weights), axis=0) / 2 + c * jnp.sum(jnp.square(errors), axis=0)
             square = jnp.sum(jnp.square(gradient), axis=0)
             # As |w|^2 / 2 is part of it, it lies no higher above its lowest value than half the gradient's square.
-            near = (square / 2 <= GAP * objective) | (whole & (objective >= (1 - GAP) * last))
-            moving = ~near | (square > (TOLERANCE * 2 * c) ** 2 * self.at_zero)
+            moving = (square / 2 > GAP * objective) | (square > (TOLERANCE * 2 * c) ** 2 * self.at_zero)
             if not moving.any():
                 break
-            last = objective
-            step, change, solved = _newton_step(
-                passes, self.preconditioner, gradient * moving, inside, c
-            )  # others stay
+            step, change = _newton_step(passes, self.preconditioner, gradient * moving, inside, c)  # others stay
             length = _line_search(weights, step, signs, outputs, change, c)
             weights, outputs = weights + length * step, outputs + length * change
-            whole = (solved & (length > 0.5)) | ~moving
         else:
             log.warning("%d of %d had not arrived after %d steps (C %g)", moving.sum(), len(moving), NEWTON_STEPS, c)
         self.weights, self.outputs = weights, outputs
@@ -183,7 +176,7 @@ class _Preconditioner:
     """The inverse of 1 + curvature X^T X, roughly: by the directions in which some evenly spaced examples vary."""
 
     def __init__(self, features: np.ndarray):
-        chosen = np.linspace(0, len(features) - 1, min(SKETCH, -(-len(features) // 8))).astype(int)
+        chosen = np.linspace(0, len(features) - 1, min(SKETCH, len(features))).astype(int)
         rows = np.pad(features[chosen].astype(np.float32), ((0, 0), (0, 1)), constant_values=1)
         values, vectors = np.linalg.eigh((rows @ rows.T).astype(np.float64))
         large = values > 1e-6 * values[-1]
@@ -227,9 +220,10 @@ def _both(block: Array, weights: Array, inside: Array) -> tuple[Array, Array]:
 
 def _newton_step(
     passes: _Passes, preconditioner: _Preconditioner, gradient: Array, inside: Array, c: float
-) -> tuple[Array, Array, Array]:
-    """The step s with (1 + 2 C X^T D X) s = -gradient, D what is inside the margin, the change X s of the outputs, and
-    whether the system was solved. By preconditioned conjugate gradients for all classes at once; each has own lengths.
+) -> tuple[Array, Array]:
+    """The step s with (1 + 2 C X^T D X) s = -gradient, D what is inside the margin, and the change X s of the outputs.
+
+    By preconditioned conjugate gradients for all classes at once; each has its own lengths.
     """
     curvature = 2 * c * jnp.sum(inside, axis=0) / len(passes.features)
     residual = -gradient
@@ -250,7 +244,7 @@ def _newton_step(
         scaled = preconditioner(residual, curvature)
         before, product = product, jnp.where(open_, jnp.sum(residual * scaled, axis=0), product)
         direction = scaled + product / jnp.maximum(before, TINY) * direction
-    return step, change, product <= goal
+    return step, change
 
 
 @jax.jit
