@@ -1,15 +1,11 @@
-"""How fast batches come from a mapped set.
+"""Batches per second from a prepared set: python benchmarks/data.py [--count=50000] [--batch=128] [--side=64]
 
-    python benchmarks/data.py [--count=50000] [--batch=128] [--side=64] [--json=FILE]
-
-A set of random pixels is written to a temporary folder and opened as training opens it. Measured in turn, several
-times: `Batches` of this package, the same through the background thread, and Grain's MapDataset (its source is the same
-mapped array, shuffled anew in each epoch, batched) where Grain is installed. Medians in images a second, and the ratio.
+A set of random pixels is written to a temporary folder and opened as in training. In turns run `Batches`, the same
+through the prefetching thread, and, if Grain is installed, Grain's MapDataset over the same mapped array, shuffled anew
+in each epoch and batched. Printed are the medians in images per second, and the ratios.
 """
 
-import argparse
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +14,7 @@ import numpy as np
 
 from dcgan_jax import data
 from dcgan_jax.data import prepared
+from dcgan_jax.runtime import files
 
 ROUNDS = 7
 
@@ -25,62 +22,64 @@ ROUNDS = 7
 def make_set(folder: Path, count: int, side: int) -> data.ImageSet:
     """A prepared set of random pixels, opened."""
     images = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), np.uint8)
-    prepared.write_array(folder / "images.npy", images)
-    hashes = {"images": prepared.sha256(folder / "images.npy")}
+    files.write_array(folder / "images.npy", images)
+    hashes = {"images": files.sha256(folder / "images.npy")}
     card = dict(format=prepared.FORMAT, count=count, image_size=[side, side], channels=3, attributes=[], sha256=hashes)
     prepared.write_card(folder, card)
     return data.open_set(folder)
 
 
 def contenders(image_set: data.ImageSet, batch: int) -> dict[str, Callable[[range], None]]:
-    """What is compared: each goes through the batches of the steps that it is given."""
+    """Functions that go through the batches of a range of steps."""
     batches = data.Batches(image_set, batch, seed=0)
 
     def direct(steps: range) -> None:
         for step in steps:
             batches(step)
 
-    def ahead(steps: range) -> None:
-        for _ in data.ahead(batches, steps):
+    def prefetched(steps: range) -> None:
+        for _ in data.prefetch(batches, steps):
             pass
 
-    found = {"Batches": direct, "Batches, ahead": ahead}
+    compared = {"Batches": direct, "Batches, prefetched": prefetched}
     try:
         import grain
     except ImportError:
-        return found
+        return compared
     grain_batches = grain.MapDataset.source(image_set.images).seed(0).shuffle().repeat().batch(batch)
 
     def by_grain(steps: range) -> None:
         for step in steps:
             grain_batches[step]
 
-    return found | {"grain.MapDataset": by_grain}
+    return compared | {"grain.MapDataset": by_grain}
+
+
+def epochs(run: Callable[[range], None], length: int) -> measure.Run:
+    """A run whose every call goes through the next `length` steps."""
+    done = 0
+
+    def one_more(calls: int) -> None:
+        nonlocal done
+        run(range(done, done + calls * length))
+        done += calls * length
+
+    return one_more
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=50_000)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--side", type=int, default=64)
-    parser.add_argument("--json", type=Path, help="file to which the record is added as one line")
-    options = parser.parse_args()
+    options = measure.plain_parser(__doc__, count=50_000, batch=128, side=64).parse_args()
+    length = options.count // options.batch
     with tempfile.TemporaryDirectory() as name:
         compared = contenders(make_set(Path(name), options.count, options.side), options.batch)
-        rates: dict[str, list[float]] = {title: [] for title in compared}
-        length = options.count // options.batch
-        for turn in range(ROUNDS):
-            for title, run in compared.items():
-                began = time.perf_counter()
-                run(range(turn * length, (turn + 1) * length))
-                rates[title].append(length * options.batch / (time.perf_counter() - began))
-    medians = {title: float(np.median(rate)) for title, rate in rates.items()}
+        runs = {who: epochs(run, length) for who, run in compared.items()}
+        times = measure.in_turns(runs, ROUNDS, 0.0)
+    rates = {who: length * options.batch / float(np.median(column)) for who, column in times.items()}
     rows = [
-        {"who": title, "images/s": round(median), "of Batches": round(median / medians["Batches"], 2)}
-        for title, median in medians.items()
+        {"who": who, "images/s": round(rate), "of Batches": round(rate / rates["Batches"], 2)}
+        for who, rate in rates.items()
     ]
-    print(measure.table(rows))
-    measure.record(options, rows)
+    measure.report(options, rows)
 
 
 if __name__ == "__main__":

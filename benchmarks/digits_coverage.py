@@ -1,12 +1,11 @@
-"""Which digits a run on scikit-learn's digits makes: python benchmarks/digits_coverage.py --workdir=runs/digits
+"""Which digits a run on scikit-learn's digits generates: python benchmarks/digits_coverage.py --workdir=runs/digits
 
-A support vector machine learns the real digits, prepared as for training; its accuracy on a held-out fifth is printed,
-then what it takes the samples for. Ten classes of equal share are 10% each; 'sure' is the share of samples whose class
-it gives a probability of at least 0.9 (for comparison: of held-out real digits).
+A support vector machine is trained on the real digits, prepared as for training. Printed are its accuracy on a held-out
+fifth and the share of samples that it assigns to each digit (10% would be even). 'sure' is the share of samples whose
+class has a probability of at least 0.9, beside that of held-out real digits.
 """
 
-import argparse
-
+import measure
 import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.model_selection import train_test_split
@@ -16,12 +15,9 @@ import dcgan_jax
 from dcgan_jax import data
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", default="runs/digits")
+def main() -> None:
+    parser = measure.plain_parser(__doc__, workdir="runs/digits", samples=1000, seed=0)
     parser.add_argument("--step", type=int)
-    parser.add_argument("--samples", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
     gan = dcgan_jax.load(options.workdir, options.step)
@@ -44,9 +40,8 @@ def main():
     print(f"accuracy on held-out real digits {(held_out.argmax(1) == test_y).mean():.1%}")
     print("share of each digit " + "  ".join(f"{digit}: {share:.1%}" for digit, share in enumerate(shares)))
     print(f"smallest share {shares.min():.1%}")
-    print(
-        f"sure: {(samples.max(1) >= 0.9).mean():.1%} of samples, {(held_out.max(1) >= 0.9).mean():.1%} of real digits"
-    )
+    sure, sure_real = ((probabilities.max(1) >= 0.9).mean() for probabilities in (samples, held_out))
+    print(f"sure: {sure:.1%} of samples, {sure_real:.1%} of real digits")
 
 
 if __name__ == "__main__":

@@ -1,26 +1,27 @@
 """De-duplication measured on planted duplicates: python benchmarks/duplicates.py --images=FOLDER [--side=64]
 
-FOLDER holds JPEGs. All are copied, and a tenth of them planted once more, altered: recompressed (quality 25 to 60),
-cropped (to 92 to 97% of each side, anywhere, and enlarged back), or made brighter or darker (by 10 to 30%). All is
-prepared and de-duplicated. Printed: of each kind, the share of planted images that fell out (or whose original did);
-and the other pairs that were found. Those may be duplicates too, so look at them: --picture=FILE shows them.
+FOLDER holds JPEGs. All are copied, and altered copies of a tenth of them are added: recompressed (quality 25 to 60),
+cropped (to 92 to 97% of each side, anywhere, and enlarged back), or made brighter or darker (by 10 to 30%). Everything
+is prepared and de-duplicated. Printed are, for each kind, the share of pairs of which one image was removed, and the
+number of other pairs that were found. Those may be duplicates too: --picture=FILE shows them.
 """
 
-import argparse
 import json
 import random
 import tempfile
 from pathlib import Path
 
+import measure
 import numpy as np
 from PIL import Image, ImageEnhance
 
 from dcgan_jax import config as configuration
 from dcgan_jax import data
-from dcgan_jax.data import duplicates, prepared
+from dcgan_jax.data import near_duplicates, prepared
 from dcgan_jax.data.images import grid
 
-SHARE = 10  # one image in so many is planted again
+EVERY = 10  # one image in so many gets an altered copy
+MAX_PAIRS_SHOWN = 100
 
 
 def recompressed(image: Image.Image, rng: random.Random) -> tuple[Image.Image, int]:
@@ -47,22 +48,21 @@ KINDS = {"recompressed": recompressed, "cropped": cropped, "brightened": brighte
 
 
 def plant(source: Path, target: Path) -> None:
-    """Copies the images as NUMBER_original.jpg, and plants altered ones as NUMBER_KIND.jpg."""
+    """Copies the images as NUMBER_original.jpg, and adds altered ones as NUMBER_KIND.jpg."""
     rng = random.Random(0)
-    names = sorted(source.rglob("*.jpg"))
-    for i, name in enumerate(names):
-        (target / f"{i:07d}_original.jpg").write_bytes(name.read_bytes())
-    for j, i in enumerate(rng.sample(range(len(names)), len(names) // SHARE)):
+    files = sorted(source.rglob("*.jpg"))
+    for i, file in enumerate(files):
+        (target / f"{i:07d}_original.jpg").write_bytes(file.read_bytes())
+    for j, i in enumerate(rng.sample(range(len(files)), len(files) // EVERY)):
         kind = list(KINDS)[j % len(KINDS)]
-        with Image.open(names[i]) as image:
+        with Image.open(files[i]) as image:
             altered, quality = KINDS[kind](image.convert("RGB"), rng)
         altered.save(target / f"{i:07d}_{kind}.jpg", quality=quality)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measure.plain_parser(__doc__, side=64)
     parser.add_argument("--images", type=Path, required=True)
-    parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -73,23 +73,23 @@ def main() -> None:
         config.image_size = (options.side, options.side)
         config.data.update(source="folder", path=str(folder), prepared=f"{name}/prepared")
         path = data.find_or_prepare(config)
-        result = duplicates.deduplicate(path, seed=0)
+        result = near_duplicates.deduplicate(path, seed=0)
 
         names, kept = prepared.read_names(path), set(prepared.read_names(result))
         print(f"{len(names)} images, {len(kept)} kept")
         for kind in KINDS:
-            planted = [one for one in names if one.endswith(f"_{kind}.jpg")]
-            fell_out = [one for one in planted if not {one, f"{one[:7]}_original.jpg"} <= kept]
-            print(f"{kind:12} {len(fell_out)} of {len(planted)} found, {len(fell_out) / len(planted):.1%}")
-        pairs = map(json.loads, (result / "duplicates.jsonl").read_text().splitlines())
-        pairs = [(pair["stays"], pair["falls_out"]) for pair in pairs]
+            planted = [name for name in names if name.endswith(f"_{kind}.jpg")]
+            removed = [name for name in planted if not {name, f"{name[:7]}_original.jpg"} <= kept]
+            print(f"{kind:12} {len(removed)} of {len(planted)} found, {len(removed) / len(planted):.1%}")
+        lines = map(json.loads, (result / "duplicates.jsonl").read_text().splitlines())
+        pairs = [(line["stays"], line["falls_out"]) for line in lines]
         others = [pair for pair in pairs if pair[0][:7] != pair[1][:7]]
-        gone = {second for _, second in others if second not in kept}
-        print(f"{len(others)} pairs that were not planted, which cost {len(gone)} images")
+        lost = {second for _, second in others if second not in kept}
+        print(f"{len(others)} pairs that were not planted, which cost {len(lost)} images")
         if options.picture and others:
-            place = {one: i for i, one in enumerate(names)}
+            index = {name: i for i, name in enumerate(names)}
             images = data.open_set(path).images
-            sides = [images[[place[pair[side]] for pair in others[:100]]] for side in (0, 1)]
+            sides = [images[[index[pair[side]] for pair in others[:MAX_PAIRS_SHOWN]]] for side in (0, 1)]
             grid(np.concatenate(sides, axis=2)).save(options.picture)
 
 

@@ -1,17 +1,17 @@
 """Floating-point operations of a training step, counted by hand: python benchmarks/flops.py [--config=...]
 
-An addition counts one and a multiplication counts one. Counted are the convolutions and the dense layers; batch norm,
-activations, losses and Adam are left out, a few operations a number where a convolution has thousands. Taps of a kernel
+An addition and a multiplication count one each. Counted are convolutions and dense layers; batch norm, activations,
+losses and Adam take a few operations per number where a convolution takes thousands, and are left out. Taps of a kernel
 that fall on padding count like all others, as is usual; `inside` leaves them out.
 
-In each layer the forward pass, the input gradient and the weight gradient take the same number of operations. A step is
+In each layer the forward pass, the input gradient and the weight gradient take equally many operations. A step is
 
     generator       forward, weight gradients, input gradients (not into z)
     discriminator   its own update: forward, weight gradients, input gradients (not into the images), for real and fake
                     the generator's update: forward, input gradients (into the images too)
 
 and with `fresh_z` one more forward pass of the generator. Faster algorithms (Winograd's) do the same work in fewer
-operations: a rate is of the operations counted here, not of those that a device did.
+operations: rates are of the operations counted here, not of those that a device executed.
 """
 
 import itertools
@@ -22,14 +22,14 @@ import measure
 from ml_collections import ConfigDict
 
 from dcgan_jax import config as configuration
-from dcgan_jax.conv import padding
+from dcgan_jax.ops.conv import padding
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A dense layer (kernel_size 0), or a convolution from images [height, width, outer] inwards to maps [.., inner].
+    """A dense layer (kernel_size 0), or a convolution from images [height, width, outer] to maps [.., inner].
 
-    The generator's transposed convolution goes the other way and takes as many operations.
+    The generator's transposed convolution goes from maps to images and takes as many operations.
     """
 
     name: str
@@ -57,18 +57,18 @@ class Layer:
 
 
 def _taps(side: int, kernel_size: int, stride: int, inside: bool) -> int:
-    """How many times a kernel meets a pixel along one side."""
-    first = [place * stride - padding(kernel_size, stride) for place in range(side // stride)]
+    """How many pairs of a kernel's tap and a position there are along one side."""
+    first = [position * stride - padding(kernel_size, stride) for position in range(side // stride)]
     if not inside:
         return len(first) * kernel_size
     return sum(min(start + kernel_size, side) - max(start, 0) for start in first)
 
 
 def networks(config: ConfigDict) -> tuple[list[Layer], list[Layer]]:
-    """The layers of the generator and of the discriminator, each in the order in which it applies them.
+    """The layers of the generator and of the discriminator, each in the order of the forward pass.
 
-    One-hot labels are input features of every dense layer, and count as one of every convolution's, however many they
-    are (`dcgan_jax.conv.of_constants`).
+    One-hot labels are additional inputs of every dense layer. In a convolution they count as one channel, however many
+    they are (`dcgan_jax.ops.conv.conv_of_constant_maps`).
     """
     features, strides = configuration.layers(config)
     classes, joined, size = config.num_classes, bool(config.num_classes), config.kernel_size
@@ -76,7 +76,7 @@ def networks(config: ConfigDict) -> tuple[list[Layer], list[Layer]]:
     sides = [(height // math.prod(strides[:i]), width // math.prod(strides[:i])) for i in range(len(strides) + 1)]
     flat = math.prod(sides[-1]) * features[-1]
 
-    # The discriminator's widths of inputs; the generator has the same the other way round.
+    # The generator has the discriminator's layers in reverse.
     discriminator, generator = [], []
     for i, (inner, outer, stride) in enumerate(zip(features, (config.channels, *features), strides, strict=False)):
         discriminator.append(Layer(f"conv_{i}", outer + joined, inner, *sides[i], size, stride))
@@ -86,20 +86,20 @@ def networks(config: ConfigDict) -> tuple[list[Layer], list[Layer]]:
     for i, (before, units) in enumerate(zip(widths, config.dense, strict=False)):
         discriminator.append(Layer(f"dense_{i}", before + classes, units))
     discriminator.append(Layer("logit", widths[-1] + classes, 1))
-    ahead = [config.latent_dim, *config.dense[::-1]]
+    widths = (config.latent_dim, *config.dense[::-1])
     dense = [
-        Layer(f"dense_{i}", before + classes, units) for i, (before, units) in enumerate(itertools.pairwise(ahead))
+        Layer(f"dense_{i}", before + classes, units) for i, (before, units) in enumerate(itertools.pairwise(widths))
     ]
-    return [*dense, Layer("project", ahead[-1] + classes, flat), *generator], discriminator
+    return [*dense, Layer("project", widths[-1] + classes, flat), *generator], discriminator
 
 
 def generator_forward(config: ConfigDict, inside: bool = False) -> int:
-    """Operations that make one image."""
+    """Operations that generate one image."""
     return sum(layer.flops(inside) for layer in networks(config)[0])
 
 
 def train_step(config: ConfigDict, inside: bool = False) -> int:
-    """Operations of one training step for one image of the batch."""
+    """Operations of one training step per image of the batch."""
     generator, discriminator = ([layer.flops(inside) for layer in layers] for layers in networks(config))
     # Real and fake forward, weight and input gradients; then forward and input gradients once more.
     return (3 + config.fresh_z) * sum(generator) - generator[0] + 8 * sum(discriminator) - 2 * discriminator[0]
@@ -111,10 +111,9 @@ def main() -> None:
     rows = []
     for network, layers in zip(("generator", "discriminator"), networks(config), strict=True):
         rows += [{"network": network, "layer": str(layer), "MFLOP": layer.flops() / 1e6} for layer in layers]
-    print(measure.table(rows))
+    measure.report(options, rows, train_step=train_step(config), generator=generator_forward(config))
     print(f"one image takes {train_step(config) / 1e9:.3f} GFLOP in a training step")
-    print(f"and {generator_forward(config) / 1e9:.3f} GFLOP to make")
-    measure.record(options, rows, train_step=train_step(config), generator=generator_forward(config))
+    print(f"and {generator_forward(config) / 1e9:.3f} GFLOP to generate")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What the measurements of speed share: the network from the command line, timing in turns, the peak, tables, records.
+"""Shared by all benchmarks: arguments, the configuration, timing in turns, the device's peak rate, tables and records.
 
-Times of one machine in one run are compared, and nothing else: what is compared runs in turns (A B A B ...), and a
-ratio is the median of the ratios of neighbours, so that whatever slows the machine for a while slows both.
+Only times of one machine in one run are compared. What is compared takes turns (A B A B ...), and a ratio is the median
+over pairs of neighbours, so that whatever slows the machine for a while slows both.
 
-    python benchmarks/measure.py FILE ...       prints the records that --json left, as one table
+    python benchmarks/measure.py FILE ...       prints the records that --json wrote, as one table
 """
 
 import argparse
@@ -13,6 +13,7 @@ import os
 import platform
 import runpy
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,46 +21,68 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# JAX would take most of a GPU's memory at once, and leave none to what it is compared with.
+# By default JAX takes most of a GPU's memory at once and leaves none to PyTorch.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
-from dcgan_jax import heap
-from dcgan_jax.config import validate
+from dcgan_jax.config import check_field, validate
+from dcgan_jax.runtime import malloc
 
-heap.keep()  # as launch/train.py does; what is compared with in the same process has it too
+malloc.keep_freed_memory()  # as launch/train.py does; PyTorch in the same process has it too
 
-# Fields of the configuration that a benchmark's options may change.
-CHANGEABLE = {"batch_size": int, "width": int, "kernel_size": int, "image_size": int, "dtype": str}
-# Float32 products in two ways, on the units that know both: (JAX's name, PyTorch's name, TF32 in cuDNN).
+ROOT = Path(__file__).resolve().parent.parent
+# Configuration fields with a flag of their own.
+FIELD_FLAGS = {"batch_size": int, "width": int, "kernel_size": int, "image_size": int, "dtype": str}
+# Two ways to multiply float32, on devices with both: (JAX's name, PyTorch's name, TF32 in cuDNN).
 PRECISIONS = {"tf32": ("default", "high", True), "float32": ("highest", "highest", False)}
-# A function that does the same work so many times and waits for the end of it.
+# Does the same work n times, and returns when it is finished.
 Run = Callable[[int], Any]
 Row = dict[str, Any]
 
 
+def plain_parser(description: str | None, **defaults: Any) -> argparse.ArgumentParser:
+    """A parser with --json, and a flag for each default (of its type; None is a text)."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="file to which the record is appended as one line")
+    for name, default in defaults.items():
+        parser.add_argument(f"--{name}", type=str if default is None else type(default), default=default)
+    return parser
+
+
 def parser(description: str | None, config: str) -> argparse.ArgumentParser:
-    """The options that all share, with the default of --config."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--config", default=config, help="configs/NAME.py or configs/NAME.py:RECIPE")
-    for name, kind in CHANGEABLE.items():
-        made.add_argument(f"--{name}", type=kind, help=f"in place of the configuration's {name}")
-    made.add_argument("--precision", choices=PRECISIONS, default="tf32", help="of float32 products, where it matters")
-    made.add_argument("--repeats", type=int, default=7, help="turns of each")
-    made.add_argument("--seconds", type=float, default=0.5, help="a turn is at least about as long")
-    made.add_argument("--peak_size", type=int, help="side of the matrices of which the peak is measured")
-    made.add_argument("--json", type=Path, help="file to which the record is added as one line")
-    return made
+    """The flags of all benchmarks of networks; `config` is the default of --config."""
+    parser = plain_parser(description)
+    parser.add_argument("--config", default=config, help="configs/NAME.py or configs/NAME.py:RECIPE")
+    for name, kind in FIELD_FLAGS.items():
+        parser.add_argument(f"--{name}", type=kind, help=f"replaces the configuration's {name}")
+    parser.add_argument("--precision", choices=PRECISIONS, default="tf32", help="of float32 products on accelerators")
+    parser.add_argument("--repeats", type=int, default=7, help="turns")
+    parser.add_argument("--seconds", type=float, default=0.5, help="approximate length of a turn")
+    parser.add_argument("--peak_size", type=int, help="side of the matrices that the peak is measured with")
+    return parser
+
+
+def load_config(name: str) -> ConfigDict:
+    """The configuration in configs/NAME.py or configs/NAME.py:RECIPE."""
+    path, _, recipe = name.partition(":")
+    return runpy.run_path(path)["get_config"](*[recipe] if recipe else [])
+
+
+def set_fields(config: ConfigDict, flags: list[str]) -> None:
+    """Sets fields from flags such as '--data.path=FOLDER', what `parse_known_args` leaves over."""
+    for flag in flags:
+        name, _, value = flag.lstrip("-").partition("=")
+        config.update_from_flattened_dict({name: type(check_field(name))(value)})
 
 
 def configuration(options: argparse.Namespace) -> ConfigDict:
-    """The validated configuration that the options describe; sets JAX's precision too."""
-    path, _, recipe = options.config.partition(":")
-    config = runpy.run_path(path)["get_config"](*[recipe] if recipe else [])
-    changes = {name: getattr(options, name) for name in CHANGEABLE if getattr(options, name)}
+    """The validated configuration that the flags of `parser` describe. Also sets JAX's precision."""
+    config = load_config(options.config)
+    changes = {name: getattr(options, name) for name in FIELD_FLAGS if getattr(options, name)}
     if "image_size" in changes:
         changes["image_size"] = (changes["image_size"],)
     config.update(changes)
@@ -68,7 +91,7 @@ def configuration(options: argparse.Namespace) -> ConfigDict:
 
 
 def title(config: ConfigDict, options: argparse.Namespace) -> str:
-    """One line: the device and the network."""
+    """One line about the device and the network."""
     side = "x".join(map(str, config.image_size))
     precision = f" ({options.precision} products)" if jax.default_backend() != "cpu" else ""
     return (
@@ -77,8 +100,17 @@ def title(config: ConfigDict, options: argparse.Namespace) -> str:
     )
 
 
+def random_batch(config: ConfigDict) -> dict[str, np.ndarray]:
+    """A batch of random images, with labels if the configuration has classes."""
+    shape = (config.batch_size, *config.image_size, config.channels)
+    batch = {"images": np.random.default_rng(0).integers(0, 256, shape, np.uint8)}
+    if config.num_classes:
+        batch["labels"] = np.arange(config.batch_size, dtype=np.int32) % config.num_classes
+    return batch
+
+
 def waiting(function: Callable, *arguments: Any) -> Run:
-    """A run of a JAX function on arguments that it does not consume."""
+    """A run of a JAX function on arguments that it does not donate."""
 
     def run(calls: int) -> None:
         for _ in range(calls):
@@ -95,7 +127,7 @@ def _seconds(run: Run, calls: int) -> float:
 
 
 def in_turns(runs: dict[str, Run], repeats: int, seconds: float) -> dict[str, list[float]]:
-    """Seconds a call of each, in each of `repeats` rounds over all of them."""
+    """Seconds per call of each run, in each of `repeats` rounds over all of them."""
     calls = {}
     for name, run in runs.items():
         run(1)  # compiles
@@ -105,14 +137,14 @@ def in_turns(runs: dict[str, Run], repeats: int, seconds: float) -> dict[str, li
 
 
 def ratio(slow: list[float], fast: list[float]) -> float:
-    """How many times as fast `fast` is, pair by pair."""
+    """How many times as fast `fast` is: the median over pairs of neighbours."""
     return statistics.median(a / b for a, b in zip(slow, fast, strict=True))
 
 
 def peak(dtype: str, repeats: int, size: int | None = None) -> Row:
-    """Operations a second of a large matrix product and a large convolution on one device, the best of all repeats.
+    """Operations per second of a large matrix product and a large convolution on one device, the best of all repeats.
 
-    The larger is what a network could reach here ('peak'). size: side of the matrices.
+    'peak' is the larger one. size: side of the matrices.
     """
     size = size or (2048 if jax.default_backend() == "cpu" else 8192)
     keys = jax.random.split(jax.random.key(0), 4)
@@ -135,8 +167,20 @@ def peak(dtype: str, repeats: int, size: int | None = None) -> Row:
     return {**rates, "peak": max(rates.values()), "matrix_side": size, "dtype": dtype}
 
 
+def in_new_process(*arguments: str, **environment: str) -> Any:
+    """Runs the current script with other arguments; returns the JSON in the last line that it prints."""
+    done = subprocess.run(
+        [sys.executable, sys.argv[0], *arguments],
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def table(rows: list[Row]) -> str:
-    """Rows of the same fields as text, numbers to the right; a field that a row lacks is empty."""
+    """Rows as aligned text, with a column for each field; cells of missing fields are empty."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     cells = [columns] + [[_cell(row.get(name)) for name in columns] for row in rows]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
@@ -157,14 +201,20 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
+def report(options: argparse.Namespace, rows: list[Row], **more: Any) -> None:
+    """Prints the rows as a table, and appends a record of them to the file of --json."""
+    print(table(rows), flush=True)
+    record(options, rows, **more)
+
+
 def record(options: argparse.Namespace, rows: list[Row], **more: Any) -> None:
-    """Adds one line to the file of --json, if any: the device, versions, the command's options, the rows."""
+    """Appends one line to the file of --json, if given: device, versions, options, `more`, rows."""
     if not options.json:
         return
     device = jax.devices()[0]
     known = [name for name in ("jax", "jaxlib", "flax", "torch") if importlib.util.find_spec(name)]
     line = {
-        # PyTorch's threads spin while they wait: on cores that others use it is slower by far than alone.
+        # PyTorch's threads spin while they wait: on cores that others use, it is far slower than alone.
         "load": os.getloadavg()[0],
         "device": {"platform": device.platform, "kind": device.device_kind, "count": jax.device_count()},
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -179,7 +229,7 @@ def record(options: argparse.Namespace, rows: list[Row], **more: Any) -> None:
 
 
 def main() -> None:
-    """Prints what the files of records named on the command line hold, as one table."""
+    """Prints the records in the files that the command line names, as one table."""
     rows = []
     for line in (line for name in sys.argv[1:] for line in Path(name).read_text().splitlines()):
         known = json.loads(line)

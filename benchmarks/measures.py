@@ -1,57 +1,55 @@
-"""Whether measures put images in order: half of a real set against the other half, samples of a run, and noise.
+"""Whether quality metrics rank images correctly: a half of a real set, a run's samples, and noise.
 
     python benchmarks/measures.py --workdir=runs/cifar10 [--features=classifier] [--seed=0]
 
-Each stands against the same half of the run's training images, as many images each. Noise is the first half with
-each image's pixels in another order: brightness and colours are right, and nothing else.
+Each is compared with the other half of the run's training images, with equally many images. Noise is the first half
+with each image's pixels shuffled: brightness and colours are right, and nothing else.
 """
 
-import argparse
-
+import measure
 import numpy as np
 
 import dcgan_jax
 from dcgan_jax import data
+from dcgan_jax.evaluation import extractors
 from dcgan_jax.evaluation.evaluate import Evaluator
-from dcgan_jax.evaluation.extractors import named
-from dcgan_jax.evaluation.features import digest
-from dcgan_jax.evaluation.recipes import parse_bare
+from dcgan_jax.evaluation.metric_names import parse_without_splits
 from dcgan_jax.evaluation.reference import Reference
+from dcgan_jax.runtime.files import digest
 
-MOST = 10_000  # images of each kind
+MAX_IMAGES = 10_000  # of each kind
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = measure.plain_parser(
+        __doc__, features="classifier", metrics="fid,kid,prdc,is,memorisation", inception_weights="", seed=0
+    )
     parser.add_argument("--workdir", required=True)
-    parser.add_argument("--features", default="classifier")
-    parser.add_argument("--metrics", default="fid,kid,prdc,is,memorisation")
-    parser.add_argument("--inception_weights", default="")
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    options = parser.parse_args()
 
-    gan = dcgan_jax.load(arguments.workdir)
+    gan = dcgan_jax.load(options.workdir)
     whole = data.load(gan.config, labelled=True)
-    features = named(arguments.features, whole, data.held_out(gan.config), weights=arguments.inception_weights)
-    rng = np.random.default_rng(arguments.seed)
-    count = min(MOST, len(whole.images) // 2)
+    extractor = extractors.by_name(
+        options.features, whole, data.held_out(gan.config), weights=options.inception_weights
+    )
+    rng = np.random.default_rng(options.seed)
+    count = min(MAX_IMAGES, len(whole.images) // 2)
     order = rng.permutation(len(whole.images))
     first, second = (whole.images[np.sort(half)] for half in (order[:count], order[count : 2 * count]))
     real = whole._replace(images=second, labels=None, card={"sha256": {"images": digest(second)}})
-    reference = Reference(real, features)
-    recipes = parse_bare(arguments.metrics, count)
-    evaluator = Evaluator(recipes, features, {"train": reference}, arguments.seed)
+    specs = parse_without_splits(options.metrics, count)
+    evaluator = Evaluator(specs, extractor, {"train": Reference(real, extractor)}, options.seed)
 
     pixels = first.reshape(count, -1, first.shape[-1])
     noise = np.stack([rng.permutation(image) for image in pixels]).reshape(first.shape)
     compared = {
         "other half": lambda indices: first[indices],
-        "samples": lambda indices: gan.sample_at(indices, arguments.seed),
+        "samples": lambda indices: gan.sample_at(indices, options.seed),
         "noise": lambda indices: noise[indices],
         "itself": lambda indices: second[indices],
     }
-    names = [name for recipe in recipes for name in recipe.values]
-    print(f"{count} images each, step {gan.step}, {features.name} {features.about}")
+    names = [name for spec in specs for name in spec.result_names]
+    print(f"{count} images each, step {gan.step}, {extractor.name} {extractor.about}")
     print("| | " + " | ".join(names) + " |\n|---" + "|---" * len(names) + "|")
     for title, read in compared.items():
         values = {line["metric"]: line["value"] for line in evaluator(read)}

@@ -1,23 +1,22 @@
-"""What a step of training costs in memory and time, by batch size, resolution and width.
+"""Memory and time of a training step, by batch size, resolution and width.
 
     python benchmarks/memory.py [--batch=16,64,128] [--resolution=32,64,128,256] [--width=32,64,128]
                                 [--sides=64] [--widths=64] [--batches=64] [--steps=5] [--json=FILE] [--KEY=VALUE ...]
 
-One row for each batch size at `sides` and `widths`, then for each resolution, then for each width, the other two
-at `sides`, `widths` and `batches`. An empty list (--width=) leaves a sweep out. Each row is a new process with one
-device and random images; KEY is a field of the configuration, such as kernel_size or dtype.
+There is a row for each batch size at `sides` and `widths`, then for each resolution, then for each width, with the
+other two at `sides`, `widths` and `batches`. An empty list (--width=) leaves out a sweep. Each row is measured in a new
+process, on one device and random images; KEY is a field of the configuration, such as kernel_size or dtype.
 
-arguments, results, temporary: what XLA says of the compiled step; the donated state is counted once, in the arguments.
-peak: on a CPU the largest resident memory of the process while steps run, Python and JAX included (`before`: that
-just before them, with the state and compiled step); on an accelerator the most that was ever in use on the device.
+arguments, results, temporary: XLA's numbers for the compiled step; the donated state counts once, in the arguments.
+peak: on a CPU the largest resident memory of the process while steps run, including Python and JAX (`before`: just
+before them, with the state and the compiled step); on an accelerator the largest amount in use on the device.
 step: the median of `steps`, after one that does not count.
 """
 
 import argparse
+import functools
 import json
-import os
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -25,7 +24,6 @@ from typing import Any
 
 import jax
 import measure
-import numpy as np
 
 from dcgan_jax import state as states
 from dcgan_jax import steps
@@ -35,7 +33,7 @@ MEBIBYTE = 2**20
 
 
 def resident(entry: str) -> int | None:
-    """Bytes that this process holds: 'VmRSS' now, 'VmHWM' at most. None where the system does not tell."""
+    """Resident bytes of this process, 'VmRSS' now or 'VmHWM' at most; None if the system does not say."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -44,28 +42,25 @@ def resident(entry: str) -> int | None:
 
 
 def forget_peak() -> None:
-    """Lets VmHWM count from here: compiling takes more than the step does."""
+    """Resets VmHWM: compiling takes more memory than the step."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError as error:
         print(f"the peak includes compiling ({error})", file=sys.stderr)
 
 
-def one_row(fields: dict[str, Any], count: int) -> dict[str, Any]:
-    """One row: the step of this configuration, compiled and run `count` times."""
+def one_row(fields: dict[str, Any], count: int) -> measure.Row:
+    """The row of this configuration: its step is compiled and run `count` times."""
     config = default_config()
     config.update(fields)
     config = validate(config)
     device = jax.local_devices()[0]
-    shape = (config.batch_size, *config.image_size, config.channels)
-    batch = {"images": np.random.default_rng(0).integers(0, 256, shape, np.uint8)}
-    if config.num_classes:
-        batch["labels"] = np.arange(config.batch_size, dtype=np.int32) % config.num_classes
-    state, batch = jax.device_put((jax.device_get(states.create(config)), batch), device)
+    state, batch = jax.device_put((jax.device_get(states.create(config)), measure.random_batch(config)), device)
+    train_step = functools.partial(steps.train_step, steps.from_config(config))
     began = time.perf_counter()
-    step = jax.jit(steps.make_train_step(config), donate_argnums=0).lower(state, batch).compile()
+    step = jax.jit(train_step, donate_argnums=0).lower(state, batch).compile()
     compile_s = time.perf_counter() - began
-    told = step.memory_analysis()
+    analysis = step.memory_analysis()
 
     state, _ = jax.block_until_ready(step(state, batch))
     forget_peak()
@@ -77,9 +72,9 @@ def one_row(fields: dict[str, Any], count: int) -> dict[str, Any]:
         durations.append(time.perf_counter() - began)
     used = device.memory_stats()
     sizes = {
-        "arguments": told.argument_size_in_bytes,
-        "results": told.output_size_in_bytes - told.alias_size_in_bytes,
-        "temporary": told.temp_size_in_bytes,
+        "arguments": analysis.argument_size_in_bytes,
+        "results": analysis.output_size_in_bytes - analysis.alias_size_in_bytes,
+        "temporary": analysis.temp_size_in_bytes,
         "before": None if used else before,
         "peak": used["peak_bytes_in_use"] if used else resident("VmHWM"),
     }
@@ -95,27 +90,14 @@ def one_row(fields: dict[str, Any], count: int) -> dict[str, Any]:
     }
 
 
-def in_a_process_of_its_own(fields: dict[str, Any], count: int) -> dict[str, Any]:
-    """`one_row` where nothing was compiled or allocated before."""
-    done = subprocess.run(
-        [sys.executable, __file__, f"--row={json.dumps(fields)}", f"--steps={count}"],
-        # What was read from a cache would not tell its memory.
-        env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "0"},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def sweeps(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """The fields of each row, none of them twice."""
-    base = {"batch_size": arguments.batches, "image_size": arguments.sides, "width": arguments.widths}
+def sweeps(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The fields of each row, without repetitions."""
+    base = {"batch_size": options.batches, "image_size": options.sides, "width": options.widths}
     rows = []
     for name, values in (
-        ("batch_size", arguments.batch),
-        ("image_size", arguments.resolution),
-        ("width", arguments.width),
+        ("batch_size", options.batch),
+        ("image_size", options.resolution),
+        ("width", options.width),
     ):
         rows += [row for value in values if (row := base | {name: value}) not in rows]
     return [row | {"image_size": [row["image_size"]] * 2} for row in rows]
@@ -127,28 +109,27 @@ def numbers(text: str) -> list[int]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = measure.plain_parser(__doc__, batches=64, sides=64, widths=64, steps=5)
     parser.add_argument("--batch", type=numbers, default=[16, 64, 128])
     parser.add_argument("--resolution", type=numbers, default=[32, 64, 128, 256])
     parser.add_argument("--width", type=numbers, default=[32, 64, 128])
-    parser.add_argument("--batches", type=int, default=64)
-    parser.add_argument("--sides", type=int, default=64)
-    parser.add_argument("--widths", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--json", type=Path, help="file to which the record is added as one line")
     parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
-    arguments, others = parser.parse_known_args()
-    if arguments.row is not None:
-        print(json.dumps(one_row(arguments.row, arguments.steps)))
+    options, flags = parser.parse_known_args()
+    if options.row is not None:
+        print(json.dumps(one_row(options.row, options.steps)))
         return
     fields = {}
-    for other in others:
-        name, _, value = other.lstrip("-").partition("=")
+    for flag in flags:
+        name, _, value = flag.lstrip("-").partition("=")
         fields[name] = type(check_field(name))(value)
-
-    rows = [in_a_process_of_its_own(row | fields, arguments.steps) for row in sweeps(arguments)]
-    print(measure.table(rows))
-    measure.record(arguments, rows, fields=fields)
+    # Without a cache: the memory of a program that is read from one is unknown.
+    rows = [
+        measure.in_new_process(
+            f"--row={json.dumps(row | fields)}", f"--steps={options.steps}", JAX_ENABLE_COMPILATION_CACHE="0"
+        )
+        for row in sweeps(options)
+    ]
+    measure.report(options, rows, fields=fields)
 
 
 if __name__ == "__main__":

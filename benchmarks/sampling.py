@@ -1,8 +1,8 @@
-"""Images made a second, against PyTorch: python benchmarks/sampling.py [--config=...] [--count=10000] [--peer=torch]
+"""Sampled images per second, against PyTorch: python benchmarks/sampling.py [--config=...] [--peer=torch]
 
-From random weights, which take as long as trained ones: `TrainedGAN.sample` (z drawn, uint8 images on the host), and
-`TrainedGAN.generate` (z given, float32 images on the host), in chunks of 64. The peer is PyTorch's generator
-(benchmarks/torch_dcgan.py), in eval mode without gradients, in chunks of 64 and of --chunk, in turns with ours.
+An untrained network takes as long as a trained one. `TrainedGAN.sample` draws z and returns uint8 images;
+`TrainedGAN.generate` is given z and returns float32 images; both on the host, in chunks of 64. The peer is PyTorch's
+generator (benchmarks/torch_dcgan.py) in eval mode, without gradients, in chunks of 64 and of --chunk, in turns with it.
 """
 
 import statistics
@@ -44,10 +44,8 @@ def main() -> None:
                     run = torch_dcgan.sampling(config, mode, options.count, chunk)
                     run(1)
                     runs[name] = run
-                except Exception as error:  # whatever PyTorch raises: the others are still worth comparing
-                    rows.append(
-                        {"who": name, "failed": f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"}
-                    )
+                except Exception as error:  # whatever PyTorch raises: the other modes are still worth comparing
+                    rows.append({"who": name, "failed": torch_dcgan.one_line(error)})
     times = measure.in_turns(runs, options.repeats, 0.0)
     work = flops.generator_forward(config) * options.count
     for name, column in times.items():
@@ -55,12 +53,11 @@ def main() -> None:
         ratio = measure.ratio(column, times["ours, sample"])
         row = {"who": name, "seconds": seconds, "images/s": options.count / seconds, "GFLOP/s": work / seconds / 1e9}
         rows.append(row | {"ours, sample is": ratio})
-    print(measure.table(rows))
-    measure.record(options, rows, seconds=times)
+    measure.report(options, rows, seconds=times)
 
 
 def repeated(make) -> measure.Run:
-    """A run of a function that returns numpy arrays, and so has waited for them."""
+    """A run of a function that returns numpy arrays, so it is finished when it returns."""
 
     def run(calls: int) -> None:
         for _ in range(calls):

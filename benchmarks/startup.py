@@ -1,14 +1,13 @@
-"""How long one waits: for the import, for the first samples of a run, and for the first step of training.
+"""Waiting times: for the import, for a run's first samples, and for the first step of training.
 
     python benchmarks/startup.py [--config=configs/digits.py] [--repeats=3] [--json=FILE] [--KEY=VALUE ...]
 
-Each time is taken in a new process, its start included, and is the median of `repeats`. 'first' has an empty
-compilation cache, 'second' the one that the first left; neither is the user's own, and the images are prepared
-beforehand. The compile time is the sum over all functions, which for the second start are read. KEY is a field of the
-configuration, such as data.path.
+Each time includes the start of a new process and is the median of `repeats`. The 'first' start has an empty compilation
+cache, the 'second' the one that the first left; the user's own cache is not used, and images are prepared beforehand.
+'compilation' is the sum over all functions; in the second start it is the time to read them from the cache. KEY is a
+field of the configuration, such as data.path.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -20,19 +19,21 @@ import time
 from pathlib import Path
 
 import measure
+from measure import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-
-# What a process runs: it tells of a moment, or of a sum of seconds, as one line of JSON.
+# The programs of the new processes. `tell` prints numbers as one line of JSON; `now` is the time since the start.
+COMMON = """
+import json, os, sys, time
+os.chdir(ROOT)
+sys.path[:0] = [ROOT, ROOT + "/launch"]
+def now(): return time.time() - BEGAN
+def tell(**seconds): print(json.dumps(seconds), flush=True)
+"""
 IMPORT = """
-import sys
-sys.path.insert(0, ROOT)
 import dcgan_jax
 tell(import_s=now())
 """
 SAMPLE = """
-import sys
-sys.path.insert(0, ROOT)
 import dcgan_jax
 gan = dcgan_jax.load(WORKDIR)
 tell(load_s=now())
@@ -40,60 +41,52 @@ gan.sample(1)
 tell(sample_s=now())
 """
 TRAIN = """
-import os, runpy, sys
-os.chdir(ROOT)
-sys.path[:0] = [ROOT, ROOT + "/launch"]
+import runpy
 import jax
-seconds = [0.0]
+compiling = [0.0]
 def listen(event, duration, **_):
     if event == "/jax/core/compile/backend_compile_duration":
-        seconds[0] += duration
+        compiling[0] += duration
 jax.monitoring.register_event_duration_secs_listener(listen)
-from dcgan_jax import parallel
-map_step = parallel.map_step
-def timed(step):
-    mapped = map_step(step)
-    told = []
-    def first(*arguments):
+from dcgan_jax.runtime import devices
+map_step = devices.map_step
+def map_timed(step, **options):
+    mapped = map_step(step, **options)
+    done = []
+    def timed(*arguments):
         result = mapped(*arguments)
-        if not told:
-            told.append(jax.block_until_ready(result))
-            tell(first_step_s=now(), compile_s=seconds[0])
+        if not done:
+            done.append(jax.block_until_ready(result))
+            tell(first_step_s=now(), compile_s=compiling[0])
         return result
-    return first
-parallel.map_step = timed
+    return timed
+devices.map_step = map_timed
 sys.argv = ["launch/train.py", *ARGUMENTS]
 runpy.run_path("launch/train.py", run_name="__main__")
 """
 
 
-def told_by(program: str, caches: Path, **values: object) -> dict[str, float]:
-    """What a program tells, in a new process: times count from just before it is started."""
-    head = [f"{name} = {value!r}" for name, value in values.items()]
-    head += [
-        "import json, time",
-        "def now(): return time.time() - BEGAN",
-        "def tell(**seconds): print(json.dumps(seconds), flush=True)",
-    ]
-    cached = ("COMPILATION_CACHE", "PERSISTENT_CACHE")
-    environment = {name: value for name, value in os.environ.items() if not any(word in name for word in cached)}
-    head.insert(0, f"BEGAN = {time.time()!r}")
+def run_program(program: str, caches: Path, **values: object) -> dict[str, float]:
+    """Runs a program in a new process; returns the numbers that it tells. values: its global names."""
+    names = ("COMPILATION_CACHE", "PERSISTENT_CACHE")
+    environment = {name: value for name, value in os.environ.items() if not any(word in name for word in names)}
+    values |= {"ROOT": str(ROOT), "BEGAN": time.time()}
     done = subprocess.run(
-        [sys.executable, "-c", "\n".join([*head, program])],
+        [sys.executable, "-c", "\n".join(f"{name} = {value!r}" for name, value in values.items()) + COMMON + program],
         env=environment | {"XDG_CACHE_HOME": str(caches)},
         capture_output=True,
         text=True,
     )
     if done.returncode:
         raise SystemExit(done.stderr)
-    told: dict[str, float] = {}
+    seconds: dict[str, float] = {}
     for line in done.stdout.splitlines():
-        told |= json.loads(line)
-    return told
+        seconds |= json.loads(line)
+    return seconds
 
 
-def runs(config: str, fields: list[str], folder: Path) -> dict[str, float]:
-    """One measurement of everything, with a compilation cache that is empty at first."""
+def one_round(config: str, fields: list[str], folder: Path) -> dict[str, float]:
+    """All times, with a compilation cache that is empty at first."""
     caches, workdir = folder / "caches", folder / "run"
     arguments = [
         f"--config={config}",
@@ -101,36 +94,31 @@ def runs(config: str, fields: list[str], folder: Path) -> dict[str, float]:
         "--config.num_steps=1",
         *(f"--config.{field.lstrip('-')}" for field in fields),
     ]
-    found = {}
-    found["import"] = told_by(IMPORT, caches, ROOT=str(ROOT))["import_s"]
+    times = {"import": run_program(IMPORT, caches)["import_s"]}
     for start in ("first", "second"):
         shutil.rmtree(workdir, ignore_errors=True)
-        told = told_by(TRAIN, caches, ROOT=str(ROOT), ARGUMENTS=arguments)
-        found[f"first step, {start} start"] = told["first_step_s"]
-        found[f"compilation, {start} start"] = told["compile_s"]
+        seconds = run_program(TRAIN, caches, ARGUMENTS=arguments)
+        times[f"first step, {start} start"] = seconds["first_step_s"]
+        times[f"compilation, {start} start"] = seconds["compile_s"]
     for start in ("first", "second"):
-        told = told_by(SAMPLE, folder / "caches_of_samples", ROOT=str(ROOT), WORKDIR=str(workdir))
-        found[f"load, {start} time"] = told["load_s"]
-        found[f"load and first sample, {start} time"] = told["sample_s"]
+        seconds = run_program(SAMPLE, folder / "caches_of_samples", WORKDIR=str(workdir))
+        times[f"load, {start} time"] = seconds["load_s"]
+        times[f"load and first sample, {start} time"] = seconds["sample_s"]
     shutil.rmtree(folder)
-    return found
+    return times
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default="configs/digits.py")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="file to which the record is added as one line")
-    arguments, fields = parser.parse_known_args()
+    options, fields = measure.plain_parser(__doc__, config="configs/digits.py", repeats=3).parse_known_args()
     with tempfile.TemporaryDirectory() as temporary:
         if not any(field.lstrip("-").startswith("data.prepared") for field in fields):
             fields.append(f"data.prepared={temporary}/prepared")
-        runs(arguments.config, fields, Path(temporary) / "warm")  # reads everything from the disk once, and prepares
-        found = [runs(arguments.config, fields, Path(temporary) / str(i)) for i in range(arguments.repeats)]
-    seconds = {name: round(statistics.median(run[name] for run in found), 3) for name in found[0]}
-    rows = [{"what": name, "seconds": value} for name, value in seconds.items()]
-    print(measure.table(rows))
-    measure.record(arguments, rows, fields=[field for field in fields if "data.p" not in field])
+        one_round(options.config, fields, Path(temporary) / "warm")  # reads all files from the disk, and prepares
+        rounds = [one_round(options.config, fields, Path(temporary) / str(i)) for i in range(options.repeats)]
+    rows = [
+        {"what": name, "seconds": round(statistics.median(times[name] for times in rounds), 3)} for name in rounds[0]
+    ]
+    measure.report(options, rows, fields=[field for field in fields if "data.p" not in field])
 
 
 if __name__ == "__main__":

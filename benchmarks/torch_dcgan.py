@@ -1,15 +1,15 @@
-"""The peer: PyTorch's DCGAN of the same description, trained by the same rules, written as one would for speed.
+"""The peer: the same DCGAN in PyTorch, trained by the same rules, written for speed.
 
-Modes of running it:
+Modes:
     eager            as in PyTorch's own example
     channels_last    the memory format that convolutions prefer on most devices, and fused Adam
-    compiled         both networks by torch.compile, of fixed shapes, and fused Adam
+    compiled         both networks by torch.compile with fixed shapes, and fused Adam
     compiled_last    the two together
-    cuda_graphs      these, with each compiled network captured as a CUDA graph
+    cuda_graphs      the same, with each compiled network captured as a CUDA graph
 
-In all of them cuDNN tries its algorithms first, gradients of the discriminator's weights are not computed in the
-generator's update, and bfloat16 is torch.autocast. A moving average is kept where the configuration has one. What it
-lacks: labels, hidden dense layers, and one gain a unit behind the projection (gains are a feature's).
+In all of them cuDNN chooses its fastest algorithms, the generator's update computes no gradients of the discriminator's
+weights, and bfloat16 is torch.autocast. A moving average is kept if the configuration has one. Not supported: labels,
+hidden dense layers, and one gain per unit after the projection (gains are per feature).
 """
 
 import jax
@@ -20,17 +20,17 @@ from ml_collections import ConfigDict
 from torch import nn
 
 from dcgan_jax.config import layers
-from dcgan_jax.conv import padding
+from dcgan_jax.ops.conv import padding
 
-# Both networks in several modes are many versions of the same code; past a limit PyTorch would run them uncompiled.
+# Both networks in several modes are many versions of the same code; beyond a limit PyTorch runs them uncompiled.
 torch._dynamo.config.recompile_limit = 100
-# Where JAX has no GPU, a comparison with one would say nothing.
+# The CPU if JAX has no GPU: both must run on the same device.
 DEVICE = "cuda" if torch.cuda.is_available() and jax.default_backend() == "gpu" else "cpu"
 MODES = ("eager", "channels_last", "compiled", "compiled_last", *(["cuda_graphs"] if DEVICE == "cuda" else []))
 
 
 def set_precision(name: str) -> None:
-    """float32 products by the name in `measure.PRECISIONS`, as for JAX; a CPU has only one kind."""
+    """Sets how float32 is multiplied on a GPU, as for JAX; name: one of `measure.PRECISIONS`."""
     _, products, convolutions = measure.PRECISIONS[name]
     torch.backends.cudnn.benchmark = True
     if DEVICE == "cuda":
@@ -81,31 +81,37 @@ def _initialised(network: nn.Module) -> nn.Module:
 
 
 def _prepared(network: nn.Module, mode: str) -> tuple[nn.Module, nn.Module]:
-    """The network on the device, and as the mode calls it."""
+    """The network on the device, and the function that runs it in this mode."""
     network = network.to(DEVICE)
     if mode in ("channels_last", "compiled_last", "cuda_graphs"):
         network = network.to(memory_format=torch.channels_last)
     if mode in ("eager", "channels_last"):
         return network, network
-    # Of fixed shapes: with the others that it would try, it fails on some CPUs.
-    how = "reduce-overhead" if mode == "cuda_graphs" else "default"
-    return network, torch.compile(network, dynamic=False, mode=how)
+    # With dynamic shapes it fails on some CPUs.
+    compile_mode = "reduce-overhead" if mode == "cuda_graphs" else "default"
+    return network, torch.compile(network, dynamic=False, mode=compile_mode)
+
+
+def one_line(error: Exception) -> str:
+    """An error's type and text, short enough for a table."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
 
 
 def synchronize() -> None:
+    """Waits until the GPU is done."""
     if DEVICE == "cuda":
         torch.cuda.synchronize()
 
 
 def training(config: ConfigDict, mode: str) -> measure.Run:
-    """Training steps on one batch of uint8 images that is on the device. Raises whatever PyTorch does on first use."""
+    """Training steps on one batch of uint8 images on the device. The first call may raise any error of PyTorch's."""
     torch.manual_seed(0)
-    made, generate = _prepared(generator(config), mode)
-    judge, discriminate = _prepared(discriminator(config), mode)
-    average = [parameter.detach().clone() for parameter in made.parameters()] if config.ema_decay else None
+    generator_network, generate = _prepared(generator(config), mode)
+    discriminator_network, discriminate = _prepared(discriminator(config), mode)
+    average = [parameter.detach().clone() for parameter in generator_network.parameters()] if config.ema_decay else None
     adam = dict(betas=(config.b1, config.b2), weight_decay=config.l2, **({} if mode == "eager" else {"fused": True}))
-    generator_adam = torch.optim.Adam(made.parameters(), config.generator_lr, **adam)
-    discriminator_adam = torch.optim.Adam(judge.parameters(), config.discriminator_lr, **adam)
+    generator_adam = torch.optim.Adam(generator_network.parameters(), config.generator_lr, **adam)
+    discriminator_adam = torch.optim.Adam(discriminator_network.parameters(), config.discriminator_lr, **adam)
     shape = (config.batch_size, *config.image_size, config.channels)
     batch = torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, np.uint8)).to(DEVICE).permute(0, 3, 1, 2)
     if mode in ("eager", "compiled"):
@@ -131,7 +137,7 @@ def training(config: ConfigDict, mode: str) -> measure.Run:
         discriminator_adam.zero_grad()
         d_loss.backward()
         discriminator_adam.step()
-        judge.requires_grad_(False)
+        discriminator_network.requires_grad_(False)
         with autocast():
             if config.fresh_z:
                 images_fake = generated()
@@ -139,9 +145,11 @@ def training(config: ConfigDict, mode: str) -> measure.Run:
         generator_adam.zero_grad()
         g_loss.backward()
         generator_adam.step()
-        judge.requires_grad_(True)
+        discriminator_network.requires_grad_(True)
         if average:
-            torch._foreach_lerp_(average, [parameter.detach() for parameter in made.parameters()], 1 - config.ema_decay)
+            torch._foreach_lerp_(
+                average, [parameter.detach() for parameter in generator_network.parameters()], 1 - config.ema_decay
+            )
 
     def run(calls: int) -> None:
         for _ in range(calls):
@@ -152,13 +160,13 @@ def training(config: ConfigDict, mode: str) -> measure.Run:
 
 
 def sampling(config: ConfigDict, mode: str, count: int, chunk: int) -> measure.Run:
-    """Makes `count` images in chunks, uint8 on the host, as `dcgan_jax.TrainedGAN.sample` does."""
+    """Generates `count` uint8 images on the host in chunks, as `dcgan_jax.TrainedGAN.sample` does."""
     torch.manual_seed(0)
     _, generate = _prepared(generator(config).eval(), mode)
 
     def run(calls: int) -> None:
         for _ in range(calls):
-            made_images = []
+            parts = []
             with torch.no_grad(), torch.autocast(DEVICE, torch.bfloat16, enabled=config.dtype == "bfloat16"):
                 for _ in range(0, count, chunk):
                     if mode == "cuda_graphs":
@@ -166,14 +174,14 @@ def sampling(config: ConfigDict, mode: str, count: int, chunk: int) -> measure.R
                     z = torch.randn(chunk, config.latent_dim, device=DEVICE)
                     images = generate(z if config.prior == "normal" else z.uniform_(-1, 1)).float()
                     pixels = ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-                    made_images.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
-            np.concatenate(made_images)[:count]
+                    parts.append(pixels.permute(0, 2, 3, 1).cpu().numpy())
+            np.concatenate(parts)[:count]
 
     return run
 
 
 def memory() -> int | None:
-    """The most bytes of a GPU in use since the last call."""
+    """The largest number of bytes in use on the GPU since the last call; None on a CPU."""
     if DEVICE == "cpu":
         return None
     used = torch.cuda.max_memory_allocated()

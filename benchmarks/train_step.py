@@ -1,16 +1,17 @@
-"""Training steps a second, against PyTorch: python benchmarks/train_step.py --config=configs/NAME.py[:RECIPE]
+"""Training steps per second, against PyTorch: python benchmarks/train_step.py --config=configs/NAME.py[:RECIPE]
 
-    --peer=torch            also PyTorch's DCGAN of the same description (benchmarks/torch_dcgan.py), in turns with ours
-    --steps_per_call=1,16   ours with one step a call of the compiled program, and with 16 (lax.scan)
+    --peer=torch            PyTorch's DCGAN of the same configuration (benchmarks/torch_dcgan.py), in turns with ours
+    --steps_per_call=1,16   ours with one step per call of the compiled program, and with 16 (lax.scan)
     --profile               where our time goes, by kind of operation
 
-Ours is `steps.make_train_step`, compiled, its state donated, the batch on the device. For each it prints images a
-second; the rate of the operations counted in benchmarks/flops.py and its share of the device's peak, measured in the
-same run; the memory that a step takes; and how many times as fast ours is, the median over pairs of neighbours. A mode
-of the peer that fails is reported in its row. Several devices: benchmarks/scaling.py.
+Ours is `steps.train_step`, compiled, with its state donated and the batch on the device. Printed are images per second;
+the rate of the operations counted in benchmarks/flops.py and its share of the device's peak, measured in the same run;
+the memory of a step; and how many times as fast ours is, the median over pairs of neighbours. A mode of the peer that
+fails is reported in its row. For several devices see benchmarks/scaling.py.
 """
 
 import argparse
+import functools
 import re
 import statistics
 import tempfile
@@ -20,31 +21,26 @@ from pathlib import Path
 import flops
 import jax
 import measure
-import numpy as np
 from ml_collections import ConfigDict
 
 from dcgan_jax import state, steps
 
-PROFILED = 5
+PROFILED_CALLS = 5
 
 
 def ours(config: ConfigDict, steps_per_call: int) -> tuple[measure.Run, int]:
-    """Calls of so many of our steps on as many batches that are on the device; and the bytes that a call takes."""
-    shape = (steps_per_call, config.batch_size, *config.image_size, config.channels)
-    batches = {"images": jax.device_put(np.random.default_rng(0).integers(0, 256, shape, np.uint8))}
-    if config.num_classes:
-        labels = np.arange(config.batch_size, dtype=np.int32) % config.num_classes
-        batches["labels"] = jax.device_put(np.tile(labels, (steps_per_call, 1)))
-    train_step = steps.make_train_step(config)
-    if steps_per_call == 1:
-        program, batches = train_step, jax.tree.map(lambda array: array[0], batches)
-    else:
+    """Calls of `steps_per_call` of our steps, on batches on the device; and the bytes that a call takes."""
+    train_step = functools.partial(steps.train_step, steps.from_config(config))
+    batches = jax.device_put(measure.random_batch(config))
+    program = train_step
+    if steps_per_call > 1:
+        batches = jax.tree.map(lambda array: jax.numpy.stack([array] * steps_per_call), batches)
 
         def program(current, batches):
             return jax.lax.scan(train_step, current, batches)
 
     current = state.create(config)
-    # The moving average starts as the generator itself; a donated state may hold no array twice.
+    # The moving average starts as the generator itself, but a donated state must not hold an array twice.
     current = jax.tree.map(lambda array: array.copy(), current)
     compiled = jax.jit(program, donate_argnums=0).lower(current, batches).compile()
     held = compiled.memory_analysis()
@@ -60,7 +56,7 @@ def ours(config: ConfigDict, steps_per_call: int) -> tuple[measure.Run, int]:
 
 
 def peers(config: ConfigDict, options: argparse.Namespace) -> tuple[dict[str, measure.Run], list[measure.Row]]:
-    """The modes of PyTorch that run here, and a row for each: the memory that it takes, or why it failed."""
+    """PyTorch's modes that run here, and a row for each mode: its memory, or why it failed."""
     try:
         import torch_dcgan
     except ImportError as error:
@@ -72,20 +68,20 @@ def peers(config: ConfigDict, options: argparse.Namespace) -> tuple[dict[str, me
         torch_dcgan.memory()
         try:
             runs[row["who"]] = torch_dcgan.training(config, mode)
-            runs[row["who"]](3)  # compiles, also what only the second step finds out
+            runs[row["who"]](3)  # compiles; some of it only in the second step
             row["MiB"] = (torch_dcgan.memory() or 0) / 2**20 or None
-        except Exception as error:  # whatever PyTorch raises: the others are still worth comparing
+        except Exception as error:  # whatever PyTorch raises: the other modes are still worth comparing
             runs.pop(row["who"], None)
-            row["failed"] = f"{type(error).__name__}: {' '.join(str(error).split())[:100]}"
+            row["failed"] = torch_dcgan.one_line(error)
         rows.append(row)
     return runs, rows
 
 
 def kinds_of_work(run: measure.Run) -> list[measure.Row]:
-    """Milliseconds a call by kind of operation, the longest first; on several threads they add up to more."""
+    """Milliseconds per call by kind of operation, longest first; with several threads the sum exceeds the call's."""
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            run(PROFILED)
+            run(PROFILED_CALLS)
         (path,) = Path(folder).rglob("*.xplane.pb")
         profile = jax.profiler.ProfileData.from_file(str(path))
     times: Counter[str] = Counter()
@@ -95,7 +91,7 @@ def kinds_of_work(run: measure.Run) -> list[measure.Row]:
             times[re.sub(r"[.\d]+$", "", str(operation))] += event.duration_ns
     total = sum(times.values())
     return [
-        {"kind": kind, "ms_a_call": nanoseconds / PROFILED / 1e6, "share": nanoseconds / total}
+        {"kind": kind, "ms_a_call": nanoseconds / PROFILED_CALLS / 1e6, "share": nanoseconds / total}
         for kind, nanoseconds in times.most_common(15)
     ]
 
@@ -103,7 +99,7 @@ def kinds_of_work(run: measure.Run) -> list[measure.Row]:
 def main() -> None:
     parser = measure.parser(__doc__, "configs/celeba.py")
     parser.add_argument("--peer", choices=["torch"])
-    parser.add_argument("--modes", help="of the peer, such as eager,compiled; all by default")
+    parser.add_argument("--modes", help="of the peer, such as eager,compiled; by default all")
     parser.add_argument("--steps_per_call", default="1", help="one number, or several such as 1,16")
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
@@ -125,8 +121,8 @@ def main() -> None:
 
     work = config.batch_size * flops.train_step(config)
     finished = [_row(row, times, list(steps_of), config.batch_size, work, peak["peak"]) for row in rows]
-    print(measure.table(finished))
     summary = _against_the_fastest(times, list(steps_of))
+    print(measure.table(finished))
     print(f"peak {peak['peak'] / 1e9:.0f} GFLOP/s (the better of a matrix product and a convolution, {config.dtype})")
     print(*(f"{name} is {ratio:.2f} times as fast as {peer}" for name, peer, ratio in summary), sep="\n")
     profile = kinds_of_work(runs[next(iter(steps_of))]) if options.profile else []

@@ -20,11 +20,4 @@ from dcgan_jax import config as configuration
 
 
 def get_config(recipe: str = "default"):
-    config = configuration.recipe(recipe)
-    config.image_size = (64, 64)
-    config.data.source = "folder"
-    config.data.path = "data/img_align_celeba.zip"
-    config.num_steps = {"default": 40_000, "paper": 20_000, "torch": 80_000}[recipe]
-    if recipe == "default":
-        config.update(configuration.PAPER_NETWORK)
-    return config
+    return configuration.for_data_set("celeba", recipe)

@@ -10,11 +10,4 @@ from dcgan_jax import config as configuration
 
 
 def get_config(recipe: str = "default"):
-    config = configuration.recipe(recipe)
-    config.image_size = (32, 32)
-    config.channels = 1
-    config.data.source = "digits"
-    config.num_steps = 3000
-    if recipe == "default":
-        config.width = 32
-    return config
+    return configuration.for_data_set("digits", recipe)

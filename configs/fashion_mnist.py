@@ -10,10 +10,4 @@ from dcgan_jax import config as configuration
 
 
 def get_config(recipe: str = "default"):
-    config = configuration.recipe(recipe)
-    config.image_size = (28, 28)
-    config.channels = 1
-    config.data.source = "idx"
-    config.data.path = "data/fashion_mnist"
-    config.num_steps = 20_000
-    return config
+    return configuration.for_data_set("fashion_mnist", recipe)

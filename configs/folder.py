@@ -19,7 +19,4 @@ from dcgan_jax import config as configuration
 
 
 def get_config(recipe: str = "default"):
-    config = configuration.recipe(recipe)
-    config.data.source = "folder"
-    config.num_steps = 20_000
-    return config
+    return configuration.for_data_set("folder", recipe)

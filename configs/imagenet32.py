@@ -12,11 +12,4 @@ from dcgan_jax import config as configuration
 
 
 def get_config(recipe: str = "default"):
-    config = configuration.recipe(recipe)
-    config.image_size = (32, 32)
-    config.data.source = "tfds"
-    config.data.name = "imagenet_resized/32x32"
-    config.num_steps = 150_000 if recipe == "paper" else 600_000
-    if recipe == "paper":
-        config.update(configuration.IMAGENET_NETWORK)
-    return config
+    return configuration.for_data_set("imagenet32", recipe)

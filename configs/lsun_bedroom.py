@@ -20,11 +20,4 @@ from dcgan_jax import config as configuration
 
 
 def get_config(recipe: str = "default"):
-    config = configuration.recipe(recipe)
-    config.image_size = (64, 64)
-    config.data.source = "lmdb"
-    config.data.path = "data/bedroom_train_lmdb"
-    config.num_steps = {"default": 117_000, "paper": 58_500, "torch": 234_000}[recipe]
-    if recipe == "default":
-        config.update(configuration.PAPER_NETWORK)
-    return config
+    return configuration.for_data_set("lsun_bedroom", recipe)

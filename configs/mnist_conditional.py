@@ -21,33 +21,6 @@ of the generator.
 
 from dcgan_jax import config as configuration
 
-NETWORK = dict(
-    **{"features": (64, 128), "dense": (1024,), "kernel_size": 5, "prior": "uniform", "output": "sigmoid"},
-    **{"norm_affine": False, "norm_epsilon": 1e-8, "l2": 2.5e-5},
-)
-SMALL = dict(features=(32, 32), dense=(2048,))
-FASTER = dict(generator_lr=1.5e-3, discriminator_lr=1.5e-3, num_steps=30_000, lr_decay_steps=15_000)
-
 
 def get_config(recipe: str = "default"):
-    config = configuration.recipe("default" if recipe == "dense" else recipe)
-    config.recipe = recipe
-    config.image_size = (28, 28)
-    config.channels = 1
-    config.num_classes = 10
-    config.data.source = "idx"
-    config.data.path = "data/mnist"
-    config.num_steps = 20_000
-    if recipe in ("default", "paper"):
-        config.update(NETWORK)
-    if recipe == "default":
-        config.update(SMALL)
-    if recipe in ("default", "dense"):
-        config.update(FASTER)
-    if recipe == "dense":
-        config.convolutional = False
-        config.dense = (1024, 1024)
-    if recipe == "paper":
-        config.num_steps = 39_000
-        config.lr_decay_steps = 19_500
-    return config
+    return configuration.for_data_set("mnist_conditional", recipe)

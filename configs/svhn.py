@@ -14,16 +14,4 @@ from dcgan_jax import config as configuration
 
 
 def get_config(recipe: str = "default"):
-    config = configuration.recipe(recipe)
-    config.image_size = (32, 32)
-    config.data.source = "tfds"
-    config.data.name = "svhn_cropped"
-    config.num_steps = 50_000
-    if recipe == "paper":
-        config.num_steps = 114_500
-        config.width = 64
-        config.prior = "normal"
-        config.generator_lr = 5e-4
-        config.discriminator_lr = 5e-4
-        config.batch_size = 64
-    return config
+    return configuration.for_data_set("svhn", recipe)

@@ -8,9 +8,9 @@ images = gan.sample(16, seed=0)
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dcgan_jax.errors import TrainingError, UserError
     from dcgan_jax.inference import TrainedGAN, load
     from dcgan_jax.models import Discriminator, Generator
+    from dcgan_jax.runtime.errors import TrainingError, UserError
 
 __version__ = "0.1.0"
 __all__ = ["Discriminator", "Generator", "TrainedGAN", "TrainingError", "UserError", "load"]
@@ -19,8 +19,8 @@ _HOMES = {
     "Discriminator": "models",
     "Generator": "models",
     "TrainedGAN": "inference",
-    "TrainingError": "errors",
-    "UserError": "errors",
+    "TrainingError": "runtime.errors",
+    "UserError": "runtime.errors",
     "load": "inference",
 }
 

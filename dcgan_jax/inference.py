@@ -5,7 +5,7 @@ import functools
 import operator
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +14,45 @@ from flax import serialization
 from jax import Array
 from ml_collections import ConfigDict
 
-from dcgan_jax import calibration, checkpoint, compilation, latent, models
+from dcgan_jax import latent, models
 from dcgan_jax.config import default_config, validate
-from dcgan_jax.errors import UserError
+from dcgan_jax.ops.batch_norm import RECOMPUTE_BATCH, recompute_statistics, statistics_of_images
+from dcgan_jax.ops.chunks import map_chunks
+from dcgan_jax.ops.pixels import to_uint8, to_unit_range
+from dcgan_jax.run import checkpoint
+from dcgan_jax.runtime import compile_cache
+from dcgan_jax.runtime.errors import UserError
+
+if TYPE_CHECKING:  # loading a network should not wait for the import of optax
+    from dcgan_jax.state import Average
 
 Tree = Any
 # Everything runs in chunks of this size, the last one filled up: a compiled network computes the same bits for an image
 # however many were asked for, and only one size is ever compiled.
 CHUNK = 64
 # The probe pools each map of the discriminator to at most this many positions a side (section 5.1 of the paper).
-POOLED = 4
+POOLED_SIDE = 4
+RECALIBRATION_BATCHES = 16
+NETWORKS = ("ema", "discriminator")  # those of a checkpoint that are used
+
+
+def recalibrate(config: ConfigDict, average: "Average") -> "Average":
+    """The moving average of the generator with batch norm statistics recomputed for its parameters (rule 4).
+
+    Averaged statistics would not fit averaged parameters: averaging shrinks the noise in the weights, and with it the
+    variance of what they compute. So they are the mean over 16 batches of 128 z, a function of parameters and seed, on
+    one device whatever the training ran on. A conditional generator sees every label equally often.
+    """
+    generator, _ = models.from_config(config)
+    key = latent.key(config.seed, latent.RECALIBRATE)
+
+    def batch(number: int) -> tuple[Array, Array | None]:
+        indices = number * RECOMPUTE_BATCH + jnp.arange(RECOMPUTE_BATCH)
+        z = latent.draw(key, indices, config.latent_dim, config.prior)
+        return z, indices % config.num_classes if config.num_classes else None
+
+    statistics = recompute_statistics(generator, average.variables(), map(batch, range(RECALIBRATION_BATCHES)))
+    return average.replace(stats=average.stats | {"batch_stats": statistics})
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
@@ -67,7 +96,7 @@ def _max_pool(maps: Array) -> Array:
     """[B, H, W, F] to at most 4x4 positions, each the maximum over its share of the rows and columns."""
     for axis in (1, 2):
         side = maps.shape[axis]
-        cells = min(side, POOLED)
+        cells = min(side, POOLED_SIDE)
         bounds = [(i * side // cells, -(-(i + 1) * side // cells)) for i in range(cells)]
         strips = [jax.lax.slice_in_dim(maps, start, stop, axis=axis).max(axis) for start, stop in bounds]
         maps = jnp.stack(strips, axis)
@@ -83,13 +112,13 @@ class TrainedGAN:
     """
 
     def __init__(self, config: ConfigDict, state: Tree):
-        """config: validated. state: the tree of a checkpoint (`dcgan_jax.checkpoint`); the optimisers' are not used."""
+        """config: validated. state: the tree of a checkpoint (`dcgan_jax.run.checkpoint`); optimizers are not used."""
         self.config = config
         self.step = int(state["step"])
         self.latent_dim: int = config.latent_dim
         self.generator, self.discriminator = models.from_config(config)
         self.generator_variables, self.discriminator_variables = jax.device_put(
-            [{name: state[network][name] for name in ("params", "batch_stats")} for network in ("ema", "discriminator")]
+            [{name: part for name, part in state[network].items() if name != "opt_state"} for network in NETWORKS]
         )
 
     def sample(self, count: int, seed: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
@@ -125,14 +154,14 @@ class TrainedGAN:
         return self._images(lambda chunk: chunk, z, labels, lambda images: np.asarray(images, np.float32))
 
     def discriminate(self, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-        """images float [n, H, W, C] in [-1, 1] -> logits float32 [n], positive for real."""
+        """images [n, H, W, C], uint8 or float in [-1, 1] -> logits float32 [n], positive for real."""
         return self._judge(_discriminate, images, labels)
 
     def features(self, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-        """The probe's features, float32 [n, F]: images float [n, H, W, C] in [-1, 1].
+        """The probe's features, float32 [n, F], of images [n, H, W, C], uint8 or float in [-1, 1].
 
         The activations of all the discriminator's convolutions, each max-pooled to 4x4, flattened and joined
-        (section 5.1 of the paper). Raises UserError where there are no convolutions.
+        (section 5.1 of the paper). Raises UserError if there are no convolutions.
         """
         if not self.discriminator.features:
             raise UserError("features: this network has no convolutions, whose activations they would be")
@@ -143,9 +172,9 @@ class TrainedGAN:
         return maps_of(self.discriminator, self.discriminator_variables, images, labels)
 
     def generator_maps(self, z: np.ndarray, layer: int, labels: np.ndarray | None = None) -> np.ndarray:
-        """What the generator's convolution `layer` enlarges: z [n, latent_dim] -> maps [n, height, width, features].
+        """The input of the generator's convolution `layer`: z [n, latent_dim] -> maps [n, height, width, features].
 
-        0 is the projected z; the last convolution enlarges the map next to the image.
+        0 is the projected z.
         """
 
         def run(chunk: Array, chunk_labels: Array | None) -> np.ndarray:
@@ -161,13 +190,13 @@ class TrainedGAN:
         return other
 
     def with_statistics_of(self, images: np.ndarray) -> "TrainedGAN":
-        """This GAN with the discriminator's batch statistics taken over images, uint8 [n, H, W, C], n at least 2.
+        """This GAN with the discriminator's batch norm statistics taken over images, uint8 [n, H, W, C], n at least 2.
 
-        In training they are those of real and generated images; the released code takes them over the images that it
-        computes features of (`calibration.statistics_of_images`).
+        In training they are those of real and generated images; the released code takes them over the images whose
+        features it computes.
         """
         fitted = copy.copy(self)
-        stats = calibration.statistics_of_images(self.discriminator, self.discriminator_variables, images)
+        stats = statistics_of_images(self.discriminator, self.discriminator_variables, images)
         fitted.discriminator_variables = self.discriminator_variables | {"batch_stats": stats}
         return fitted
 
@@ -182,8 +211,10 @@ class TrainedGAN:
         images = np.asarray(images)
         if images.ndim != 4 or images.shape[1:] != shape:
             raise UserError(f"images: found the shape {images.shape}, expected (n, {', '.join(map(str, shape))})")
+        if images.dtype == np.uint8:
+            images = to_unit_range(images)
         if not np.issubdtype(images.dtype, np.floating):
-            raise UserError(f"images: found {images.dtype}, expected floats in [-1, 1]; divide uint8 by 127.5, less 1")
+            raise UserError(f"images: found {images.dtype}, expected uint8, or floats in [-1, 1]")
 
         def run(chunk: Array, chunk_labels: Array | None) -> np.ndarray:
             return np.asarray(
@@ -212,20 +243,13 @@ def _check_seed(seed: int) -> None:
 
 
 def _in_chunks(run: Callable, inputs: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-    results = []
-    count = len(inputs)
-    for start in range(0, max(count, 1), CHUNK):
-        # Indices past the end repeat the last entry; of no entry at all, zeros give the result its shape.
-        places = np.minimum(np.arange(start, start + CHUNK), count - 1)
-        chunk = inputs[places] if count else np.zeros((CHUNK, *inputs.shape[1:]), inputs.dtype)
-        chunk_labels = None if labels is None else (labels[places] if count else np.zeros(CHUNK, np.int32))
-        results.append(run(chunk, chunk_labels)[: max(count - start, 0)])
-    return np.concatenate(results)
-
-
-def to_uint8(images: Array | np.ndarray) -> np.ndarray:
-    """Images in [-1, 1] to uint8, the inverse of `steps.scale`."""
-    return np.clip(np.rint((np.asarray(images) + 1) * 127.5), 0, 255).astype(np.uint8)
+    """`run` on chunks of inputs [n, ...] and labels [n]; for n = 0 the result has the right shape too."""
+    if not len(inputs):
+        one = np.zeros((1, *np.shape(inputs)[1:]), inputs.dtype)
+        return _in_chunks(run, one, None if labels is None else np.zeros(1, np.int32))[:0]
+    if labels is None:
+        return map_chunks(lambda chunk: run(chunk, None), CHUNK, inputs)
+    return map_chunks(run, CHUNK, inputs, labels)
 
 
 def load(workdir: str | Path, step: int | None = None) -> TrainedGAN:
@@ -235,21 +259,21 @@ def load(workdir: str | Path, step: int | None = None) -> TrainedGAN:
 
     Raises UserError where there is no such run or step.
     """
-    compilation.remember()
+    compile_cache.enable()
     tree, meta = checkpoint.read(workdir, step)
     return TrainedGAN(configured(meta, workdir), tree)
 
 
 def untrained(config: ConfigDict, seed: int) -> TrainedGAN:
-    """The GAN of a validated configuration as it would start from this seed: what trained ones are compared with."""
-    from dcgan_jax import state  # and with it optax: loading a network should not wait for that
+    """The GAN of a validated configuration before training, by this seed: what trained ones are compared with."""
+    from dcgan_jax import state  # imports optax, for which loading a network should not wait
 
     config = ConfigDict(config.to_dict() | {"seed": seed})
     return TrainedGAN(config, serialization.to_state_dict(state.create(config)))
 
 
 def configured(meta: dict[str, Any], workdir: str | Path) -> ConfigDict:
-    """The validated configuration in a checkpoint's meta. Raises UserError where it is none."""
+    """The validated configuration in a checkpoint's meta. Raises UserError if there is none."""
     config = default_config()
     try:
         config.update(meta["config"])

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-# Streams of randomness: what a key is for. FRESH is the generator's own z where it does not share the discriminator's.
-INIT, TRAIN, FRESH, SAMPLE, CALIBRATE, FLIP = range(6)
+# Streams of randomness: what a key is for. FRESH is the generator's own z if it does not share the discriminator's.
+INIT, TRAIN, FRESH, SAMPLE, RECALIBRATE, FLIP, AUGMENT_REAL, AUGMENT_FAKE = range(8)
 PARALLEL = 1e-3  # the sine of an angle that float32 can no longer tell from none
 
 

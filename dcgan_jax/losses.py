@@ -1,18 +1,63 @@
-"""The adversarial losses: logits in, scalars out."""
+"""The adversarial losses, as pairs: logits in, one number an example out."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 
-def discriminator_loss(logits_real: Array, logits_fake: Array) -> Array:
-    """Sigmoid cross-entropy of telling real (1) from generated (0): logits [B] each -> scalar, in nats.
+class Loss(NamedTuple):
+    """What each network minimises, the mean of it over the batch.
 
-    The sum of the two means, 2 log 2 for a discriminator that cannot tell (Goodfellow et al. 2014, equation 1).
+    discriminator: logits_real [B], logits_fake [B] -> [B]. generator: logits_fake [B], logits_real [B] -> [B]; only for
+    a loss that reads `logits_real` the discriminator is run on real images in the generator's update.
     """
-    return jnp.mean(jax.nn.softplus(-logits_real)) + jnp.mean(jax.nn.softplus(logits_fake))
+
+    discriminator: Callable[[Array, Array], Array]
+    generator: Callable[[Array, Array], Array]
 
 
-def generator_loss(logits_fake: Array) -> Array:
-    """The non-saturating loss -log D(G(z)): logits [B] -> scalar, in nats (Goodfellow et al. 2014, section 3)."""
-    return jnp.mean(jax.nn.softplus(-logits_fake))
+def _cross_entropy(logits_real: Array, logits_fake: Array) -> Array:
+    """Of telling real (1) from generated (0): 2 log 2 for a discriminator that cannot tell (equation 1 of Goodfellow
+    et al. 2014).
+    """
+    return jax.nn.softplus(-logits_real) + jax.nn.softplus(logits_fake)
+
+
+def _non_saturating(logits_fake: Array, logits_real: Array) -> Array:
+    """-log D(G(z)) (Goodfellow et al. 2014, section 3)."""
+    return jax.nn.softplus(-logits_fake)
+
+
+# By their names in the configuration; in nats.
+LOSSES = {"non_saturating": Loss(_cross_entropy, _non_saturating)}
+
+
+class Penalty(NamedTuple):
+    """What the discriminator pays beside its loss, `weight` times the mean of `value` over the batch.
+
+    value: critic, images_real, images_fake, both [B, H, W, C] -> [B]; `critic` gives the logits [B] of images, and may
+    be differentiated in them. interval: steps from one use to the next; the weight is multiplied by it, so that a lazy
+    penalty acts as strongly (Karras et al. 2020, appendix B).
+    """
+
+    value: Callable[[Callable[[Array], Array], Array, Array], Array]
+    weight: float
+    interval: int = 1
+
+
+def penalised(
+    penalties: tuple[Penalty, ...], critic: Callable[[Array], Array], real: Array, fake: Array, step: Array
+) -> Array:
+    """The sum of all penalties of this step, a scalar; zero if there are none."""
+    total = jnp.zeros((), real.dtype)
+    for penalty in penalties:
+
+        def paid(penalty: Penalty = penalty) -> Array:
+            return penalty.weight * penalty.interval * jnp.mean(penalty.value(critic, real, fake))
+
+        due = step % penalty.interval == 0
+        total += paid() if penalty.interval == 1 else jax.lax.cond(due, paid, lambda: jnp.zeros((), real.dtype))
+    return total

@@ -1,32 +1,45 @@
-"""Everything that resuming needs, as one tree: two networks with their optimisers, the moving average, the step."""
+"""Everything that resuming needs, as one tree: two networks with their optimizers, the moving average, the step."""
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
+from flax import serialization, struct
 from jax import Array
 from ml_collections import ConfigDict
 
-from dcgan_jax import latent, models
+from dcgan_jax import latent, models, optimizers
 
 Tree = Any
 
 
 class NetworkState(struct.PyTreeNode):
-    """One network in training."""
+    """One network in training.
+
+    stats: the collections beside 'params', by name: 'batch_stats', and others that a method adds. In a checkpoint they
+    stand beside `params`.
+    """
 
     params: Tree
-    batch_stats: Tree
+    stats: dict[str, Tree]
     opt_state: Tree
+
+    def variables(self, params: Tree = None) -> dict[str, Tree]:
+        """What the network is applied to; with other parameters, if they are given."""
+        return {"params": self.params if params is None else params, **self.stats}
 
 
 class Average(struct.PyTreeNode):
-    """The moving average of the generator: parameters, and statistics that `calibration.calibrate` fits."""
+    """The moving average of the generator: parameters, and statistics recomputed for them (`inference.recalibrate`)."""
 
     params: Tree
-    batch_stats: Tree
+    stats: dict[str, Tree]
+
+    def variables(self) -> dict[str, Tree]:
+        """What the generator is applied to."""
+        return {"params": self.params, **self.stats}
 
 
 class GANState(struct.PyTreeNode):
@@ -38,39 +51,26 @@ class GANState(struct.PyTreeNode):
     ema: Average
 
 
-def optimizers(config: ConfigDict) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:
-    """Adam for the generator and for the discriminator, with L2 in the gradient and linear decay where configured."""
-
-    def adam(learning_rate: float) -> optax.GradientTransformation:
-        schedule: optax.ScalarOrSchedule = learning_rate
-        if config.lr_decay_steps:
-            begin = config.num_steps - config.lr_decay_steps
-            schedule = optax.linear_schedule(learning_rate, 0.0, config.lr_decay_steps, transition_begin=begin)
-        optimizer = optax.adam(schedule, b1=config.b1, b2=config.b2)
-        return optax.chain(optax.add_decayed_weights(config.l2), optimizer) if config.l2 else optimizer
-
-    return adam(config.generator_lr), adam(config.discriminator_lr)
-
-
 def create(config: ConfigDict) -> GANState:
     """The state at step 0, a function of the configuration and its seed."""
     generator, discriminator = models.from_config(config)
-    generator_optimizer, discriminator_optimizer = optimizers(config)
+    optimizer = optimizers.from_config(config)
     labels = jnp.zeros(2, jnp.int32) if config.num_classes else None
 
-    def start(network: Any, optimizer: optax.GradientTransformation, key: Array, x: Array) -> NetworkState:
-        variables = network.init(key, x, labels, train=True)
-        params = variables["params"]
-        return NetworkState(params, variables.get("batch_stats", {}), optimizer.init(params))
+    def start(network: nn.Module, optimizer: optax.GradientTransformation, key: Array, x: Array) -> NetworkState:
+        variables = dict(network.init(key, x, labels, train=True))
+        params = variables.pop("params")
+        stats = {"batch_stats": {}} | {name: variables[name] for name in variables if name != "intermediates"}
+        return NetworkState(params, stats, optimizer.init(params))
 
     @jax.jit
     def build() -> GANState:
         generator_key, discriminator_key = jax.random.split(latent.key(config.seed, latent.INIT))
         z = jnp.zeros((2, config.latent_dim))
         images = jnp.zeros((2, *config.image_size, config.channels))
-        generator_state = start(generator, generator_optimizer, generator_key, z)
-        discriminator_state = start(discriminator, discriminator_optimizer, discriminator_key, images)
-        ema = Average(generator_state.params, generator_state.batch_stats)
+        generator_state = start(generator, optimizer.generator, generator_key, z)
+        discriminator_state = start(discriminator, optimizer.discriminator, discriminator_key, images)
+        ema = Average(generator_state.params, generator_state.stats)
         return GANState(jnp.zeros((), jnp.int32), generator_state, discriminator_state, ema)
 
     return build()
@@ -81,11 +81,24 @@ def abstract(config: ConfigDict) -> GANState:
     return jax.eval_shape(lambda: create(config))
 
 
-def average(ema: Tree, params: Tree, step: Array, decay: float) -> Tree:
-    """One step of the moving average of the parameters.
+def _to_dict(state: NetworkState | Average) -> dict[str, Any]:
+    """The collections stand beside the parameters, as checkpoints have it since version 0.1.0."""
+    tree = {"params": state.params, **state.stats}
+    if isinstance(state, NetworkState):
+        tree["opt_state"] = state.opt_state
+    return {name: serialization.to_state_dict(part) for name, part in tree.items()}
 
-    The decay grows with the steps as (1 + step) / (10 + step) until it reaches `decay`, so that a short run does not
-    drag its random start along (the schedule of TensorFlow's ExponentialMovingAverage).
-    """
-    keep = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda old, new: (keep * old + (1 - keep) * new).astype(old.dtype), ema, params)
+
+def _from_dict(target: NetworkState | Average, tree: dict[str, Any]) -> NetworkState | Average:
+    def restored(name: str, part: Tree) -> Tree:
+        return serialization.from_state_dict(part, tree[name], name=name)
+
+    stats = {name: restored(name, part) for name, part in target.stats.items()}
+    updated = target.replace(params=restored("params", target.params), stats=stats)
+    if isinstance(target, NetworkState):
+        updated = updated.replace(opt_state=restored("opt_state", target.opt_state))
+    return updated
+
+
+for _kind in (NetworkState, Average):
+    serialization.register_serialization_state(_kind, _to_dict, _from_dict, override=True)

@@ -1,45 +1,226 @@
-"""One update of both networks on one replica, and the rules of batch norm.
+"""One update of both networks on one replica: pure functions of a `Method`, the state and a batch.
 
-1. Real and generated images have batch statistics of their own in the discriminator, as separate batches have
-   (section 3 of the paper). They pass through it behind one another in one batch, for its larger matrix products.
-2. The discriminator's update leaves the generator's statistics alone, and the other way round.
-3. Images are made with running statistics, so that each depends on its z alone.
-4. The moving average averages parameters; its statistics are taken anew for them (`calibration.calibrate`).
-5. Statistics are taken over the global batch, so that one device and eight train the same network.
-
-These functions are pure. `axis_name` names the axis of the replicas; None is a single one.
+z is drawn once and the generator runs once; its images serve the discriminator's update and then, through the updated
+discriminator, the generator's own. How batch norm behaves in it is told in `ops/batch_norm.py`.
 """
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
 from jax.flatten_util import ravel_pytree
-from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
-from dcgan_jax import latent, losses, models, state
+from dcgan_jax import augment, latent, models, optimizers
+from dcgan_jax.augment import Augment
+from dcgan_jax.losses import LOSSES, Loss, Penalty, penalised
+from dcgan_jax.ops.pixels import to_unit_range
+from dcgan_jax.optimizers import Optimizers, moving_average
 from dcgan_jax.state import GANState, NetworkState, Tree
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
 
 SATURATED = 10.0  # logits beyond this on either side are where the loss is flat
-SPREAD_IMAGES = 64
 
 
-def scale(images: Array, dtype: DTypeLike = jnp.float32) -> Array:
-    """uint8 images to [-1, 1]."""
-    return images.astype(dtype) / 127.5 - 1
+@dataclass(frozen=True)
+class Method:
+    """How two networks are trained: all that methods differ in, as values.
+
+    flip: of real images alone. augment: of all images that the discriminator sees, in both updates.
+    discriminator_steps: updates of the discriminator before each of the generator, each with real images of its own.
+    fresh_z: the generator's update has a z of its own, as in the released code, whose two networks learn from
+        alternate batches.
+    axis_name: the axis of the replicas; None is a single one.
+    """
+
+    generator: models.Generator
+    discriminator: models.Discriminator
+    optimizers: Optimizers
+    latent_dim: int
+    prior: str
+    seed: int = 0
+    ema_decay: float = 0.0
+    loss: Loss = LOSSES["non_saturating"]
+    penalties: tuple[Penalty, ...] = ()
+    flip: Augment = augment.none
+    augment: Augment = augment.none
+    discriminator_steps: int = 1
+    fresh_z: bool = False
+    axis_name: str | None = None
 
 
-def flip(images: Array, key: Array, indices: Array) -> Array:
-    """Images [B, H, W, C], each mirrored left and right with probability 1/2, by the key and its index in the batch."""
-    mirrored = jax.vmap(lambda index: jax.random.bernoulli(jax.random.fold_in(key, index)))(indices)
-    return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+def from_config(config: ConfigDict, axis_name: str | None = None) -> Method:
+    """The method of a validated configuration."""
+    generator, discriminator = models.from_config(config, axis_name)
+    return Method(
+        generator,
+        discriminator,
+        optimizers.from_config(config),
+        latent_dim=config.latent_dim,
+        prior=config.prior,
+        seed=config.seed,
+        ema_decay=config.ema_decay,
+        flip=augment.flip if config.data.flip else augment.none,
+        fresh_z=config.fresh_z,
+        axis_name=axis_name,
+    )
+
+
+class _Examples(NamedTuple):
+    """One batch of one update: `number` counts them over the whole run; `indices` int [B] are in the global batch."""
+
+    images: Array
+    labels: Array | None
+    number: Array
+    indices: Array
+
+
+class _Fakes(NamedTuple):
+    """Generated images, the way back from their gradients to the generator's parameters, and its new statistics."""
+
+    images: Array
+    pull_back: Callable[[Array], tuple[Tree]]
+    stats: dict[str, Tree]
+
+
+def train_step(method: Method, state: GANState, batch: Batch) -> tuple[GANState, Metrics]:
+    """One step of training.
+
+    batch: this replica's share, {'images': uint8 [discriminator_steps * B, H, W, C], and with classes 'labels': int}.
+
+    Returns the new state and scalars, averaged over the replicas: `d_loss` and `g_loss` (nats); `d_real` and `d_fake`,
+    the discriminator's mean probability of 'real' for real and for generated images; `d_accuracy_real` and
+    `d_accuracy_fake`, the share of each that it recognises; `d_saturated`, the share of its logits beyond 10 on either
+    side; `d_grad_norm` and `g_grad_norm`, the norms of the whole gradients.
+    """
+    discriminator = state.discriminator
+    for examples in _parts(method, state.step, batch):
+        fakes = _generate(method, state.generator, examples, latent.TRAIN)
+        discriminator, metrics = _update_discriminator(method, discriminator, examples, fakes.images)
+    if method.fresh_z:
+        fakes = _generate(method, state.generator, examples, latent.FRESH)
+    generator, generator_metrics = _update_generator(method, state.generator, discriminator, examples, fakes)
+    average = moving_average(state.ema.params, generator.params, state.step, method.ema_decay)
+    updated = GANState(state.step + 1, generator, discriminator, state.ema.replace(params=average))
+    return updated, metrics | generator_metrics
+
+
+def _parts(method: Method, step: Array, batch: Batch) -> list[_Examples]:
+    """The examples of each update of the discriminator; the generator learns from the last ones."""
+    count = method.discriminator_steps
+    size = batch["images"].shape[0] // count
+    first = jax.lax.axis_index(method.axis_name) * size if method.axis_name else 0
+    indices = first + jnp.arange(size)
+    parts = []
+    for i in range(count):
+        part = {name: array[i * size : (i + 1) * size] for name, array in batch.items()}
+        number = step * count + i
+        dtype = jnp.promote_types(method.generator.dtype, jnp.float32)
+        images = to_unit_range(part["images"], dtype)
+        images = method.flip(images, latent.key(method.seed, latent.FLIP, number), indices)
+        parts.append(_Examples(images, part.get("labels"), number, indices))
+    return parts
+
+
+def _generate(method: Method, network: NetworkState, examples: _Examples, stream: int) -> _Fakes:
+    key = latent.key(method.seed, stream, examples.number)
+    z = latent.draw(key, examples.indices, method.latent_dim, method.prior)
+
+    def forward(params: Tree) -> tuple[Array, Tree]:
+        variables = network.variables(params)
+        return method.generator.apply(variables, z, examples.labels, train=True, mutable=list(network.stats))
+
+    images, pull_back, stats = jax.vjp(forward, network.params, has_aux=True)
+    return _Fakes(images, pull_back, network.stats | stats)
+
+
+def _discriminate(
+    method: Method, network: NetworkState, params: Tree, images: Array, labels: Array | None, groups: int = 1
+) -> tuple[Array, dict[str, Tree]]:
+    """Logits [B], and the statistics after them."""
+    variables = network.variables(params)
+    logits, stats = method.discriminator.apply(
+        variables, images, labels, train=True, groups=groups, mutable=list(network.stats)
+    )
+    return logits, network.stats | stats
+
+
+def _augmented(method: Method, images: Array, examples: _Examples, stream: int) -> Array:
+    return method.augment(images, latent.key(method.seed, stream, examples.number), examples.indices)
+
+
+def _update_discriminator(
+    method: Method, network: NetworkState, examples: _Examples, images_fake: Array
+) -> tuple[NetworkState, Metrics]:
+    real = _augmented(method, examples.images, examples, latent.AUGMENT_REAL)
+    fake = _augmented(method, images_fake, examples, latent.AUGMENT_FAKE)
+    images = jnp.concatenate([real, fake])
+    labels = None if examples.labels is None else jnp.concatenate([examples.labels, examples.labels])
+
+    def objective(params: Tree) -> tuple[Array, tuple]:
+        logits, stats = _discriminate(method, network, params, images, labels, groups=2)
+        logits_real, logits_fake = jnp.split(logits, 2)
+        loss = jnp.mean(method.loss.discriminator(logits_real, logits_fake))
+
+        def critic(images: Array) -> Array:
+            return _discriminate(method, network, params, images, examples.labels)[0]
+
+        penalty = penalised(method.penalties, critic, real, fake, examples.number)
+        return loss + penalty, (loss, logits_real, logits_fake, stats)
+
+    gradients, (loss, logits_real, logits_fake, stats) = jax.grad(objective, has_aux=True)(network.params)
+    dtype = logits_real.dtype
+    metrics = {
+        "d_loss": loss,
+        "d_real": jnp.mean(jax.nn.sigmoid(logits_real)),
+        "d_fake": jnp.mean(jax.nn.sigmoid(logits_fake)),
+        "d_accuracy_real": jnp.mean(logits_real > 0, dtype=dtype),
+        "d_accuracy_fake": jnp.mean(logits_fake < 0, dtype=dtype),
+        "d_saturated": jnp.mean(jnp.abs(jnp.concatenate([logits_real, logits_fake])) > SATURATED, dtype=dtype),
+    }
+    return _apply_gradients(method, network, method.optimizers.discriminator, gradients, stats, metrics, "d")
+
+
+def _update_generator(
+    method: Method, network: NetworkState, opponent: NetworkState, examples: _Examples, fakes: _Fakes
+) -> tuple[NetworkState, Metrics]:
+    def logits_of(images: Array, stream: int) -> Array:
+        augmented = _augmented(method, images, examples, stream)
+        return _discriminate(method, opponent, opponent.params, augmented, examples.labels)[0]
+
+    # The compiler drops these unless the loss reads them.
+    logits_real = logits_of(examples.images, latent.AUGMENT_REAL)
+
+    def objective(images: Array) -> Array:
+        return jnp.mean(method.loss.generator(logits_of(images, latent.AUGMENT_FAKE), logits_real))
+
+    loss, cotangent = jax.value_and_grad(objective)(fakes.images)
+    (gradients,) = fakes.pull_back(cotangent)
+    optimizer = method.optimizers.generator
+    return _apply_gradients(method, network, optimizer, gradients, fakes.stats, {"g_loss": loss}, "g")
+
+
+def _apply_gradients(
+    method: Method,
+    network: NetworkState,
+    optimizer: optax.GradientTransformation,
+    gradients: Tree,
+    stats: dict[str, Tree],
+    metrics: Metrics,
+    name: str,
+) -> tuple[NetworkState, Metrics]:
+    """A network after one step of its optimizer, and the metrics, all from the mean over the replicas."""
+    gradients, stats, metrics = _over_replicas((gradients, stats, metrics), method.axis_name)
+    squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradients)]
+    metrics |= {f"{name}_grad_norm": jnp.sqrt(sum(squares))}
+    updates, opt_state = optimizer.update(gradients, network.opt_state, network.params)
+    return NetworkState(optax.apply_updates(network.params, updates), stats, opt_state), metrics
 
 
 def _over_replicas(tree: Tree, axis_name: str | None) -> Tree:
@@ -48,156 +229,3 @@ def _over_replicas(tree: Tree, axis_name: str | None) -> Tree:
         return tree
     flat, unravel = ravel_pytree(tree)
     return unravel(jax.lax.pmean(flat, axis_name))
-
-
-def _update(
-    network: NetworkState,
-    optimizer: optax.GradientTransformation,
-    gradients: Tree,
-    batch_stats: Tree,
-    metrics: Metrics,
-    axis_name: str | None,
-    name: str,
-) -> tuple[NetworkState, Metrics]:
-    """A network after one step of its optimiser, and the metrics, all from the mean over the replicas."""
-    gradients, batch_stats, metrics = _over_replicas((gradients, batch_stats, metrics), axis_name)
-    squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradients)]
-    metrics |= {f"{name}_grad_norm": jnp.sqrt(sum(squares))}
-    updates, opt_state = optimizer.update(gradients, network.opt_state, network.params)
-    return NetworkState(optax.apply_updates(network.params, updates), batch_stats, opt_state), metrics
-
-
-def make_train_step(
-    config: ConfigDict, axis_name: str | None = None
-) -> Callable[[GANState, Batch], tuple[GANState, Metrics]]:
-    """The train step of a validated configuration.
-
-    It takes the state and this replica's share of the batch, {'images': uint8 [B, H, W, C], and with classes
-    'labels': int [B]}, and returns the new state and scalars, averaged over the replicas: `d_loss` and `g_loss` (nats);
-    `d_real` and `d_fake`, the discriminator's mean probability of 'real' for real and for generated images;
-    `d_accuracy_real` and `d_accuracy_fake`, the share of each that it takes for what they are; `d_saturated`, the share
-    of its logits beyond 10 on either side; `d_grad_norm` and `g_grad_norm`, the norms of the whole gradients.
-
-    z is drawn once and the generator runs once; its images serve the discriminator's update and then, through the
-    updated discriminator, its own. With `fresh_z` the generator's update has a z of its own, as in the released code,
-    whose two networks learn from alternate batches.
-    """
-    generator, discriminator = models.from_config(config, axis_name)
-    generator_optimizer, discriminator_optimizer = state.optimizers(config)
-    dtype = jnp.promote_types(config.dtype, jnp.float32)
-
-    def generate(network: NetworkState, z: Array, labels: Array | None):
-        def forward(params: Tree):
-            variables = {"params": params, "batch_stats": network.batch_stats}
-            images, updated = generator.apply(variables, z, labels, train=True, mutable=["batch_stats"])
-            return images, updated.get("batch_stats", {})
-
-        return jax.vjp(forward, network.params, has_aux=True)
-
-    def discriminate(network: NetworkState, params: Tree, images: Array, labels: Array | None, groups: int = 1):
-        variables = {"params": params, "batch_stats": network.batch_stats}
-        logits, updated = discriminator.apply(
-            variables, images, labels, train=True, groups=groups, mutable=["batch_stats"]
-        )
-        return logits, updated.get("batch_stats", {})
-
-    def update_discriminator(network: NetworkState, images_real: Array, images_fake: Array, labels: Array | None):
-        images = jnp.concatenate([images_real, images_fake])
-        labels = None if labels is None else jnp.concatenate([labels, labels])
-
-        def loss(params: Tree):
-            # The running statistics describe both kinds of image alike.
-            logits, stats = discriminate(network, params, images, labels, groups=2)
-            logits_real, logits_fake = jnp.split(logits, 2)
-            return losses.discriminator_loss(logits_real, logits_fake), (logits_real, logits_fake, stats)
-
-        (d_loss, (logits_real, logits_fake, stats)), gradients = jax.value_and_grad(loss, has_aux=True)(network.params)
-        metrics = {
-            "d_loss": d_loss,
-            "d_real": jnp.mean(jax.nn.sigmoid(logits_real)),
-            "d_fake": jnp.mean(jax.nn.sigmoid(logits_fake)),
-            "d_accuracy_real": jnp.mean(logits_real > 0, dtype=dtype),
-            "d_accuracy_fake": jnp.mean(logits_fake < 0, dtype=dtype),
-            "d_saturated": jnp.mean(jnp.abs(jnp.concatenate([logits_real, logits_fake])) > SATURATED, dtype=dtype),
-        }
-        return _update(network, discriminator_optimizer, gradients, stats, metrics, axis_name, "d")
-
-    def update_generator(
-        network: NetworkState, opponent: NetworkState, images_fake: Array, pull_back, stats: Tree, labels: Array | None
-    ):
-        def loss(images: Array):
-            return losses.generator_loss(discriminate(opponent, opponent.params, images, labels)[0])
-
-        g_loss, cotangent = jax.value_and_grad(loss)(images_fake)
-        (gradients,) = pull_back(cotangent)
-        return _update(network, generator_optimizer, gradients, stats, {"g_loss": g_loss}, axis_name, "g")
-
-    def train_step(current: GANState, batch: Batch) -> tuple[GANState, Metrics]:
-        labels = batch.get("labels")
-        batch_size = batch["images"].shape[0]
-        first = jax.lax.axis_index(axis_name) * batch_size if axis_name else 0
-        indices = first + jnp.arange(batch_size)
-
-        def forward(stream: int):
-            key = latent.key(config.seed, stream, current.step)
-            return generate(current.generator, latent.draw(key, indices, config.latent_dim, config.prior), labels)
-
-        images_fake, pull_back, generator_stats = forward(latent.TRAIN)
-        images_real = scale(batch["images"], dtype)
-        if config.data.flip:
-            images_real = flip(images_real, latent.key(config.seed, latent.FLIP, current.step), indices)
-        discriminator_state, metrics = update_discriminator(current.discriminator, images_real, images_fake, labels)
-        if config.fresh_z:
-            images_fake, pull_back, generator_stats = forward(latent.FRESH)
-        generator_state, generator_metrics = update_generator(
-            current.generator, discriminator_state, images_fake, pull_back, generator_stats, labels
-        )
-        ema_params = state.average(current.ema.params, generator_state.params, current.step, config.ema_decay)
-        updated = GANState(
-            step=current.step + 1,
-            generator=generator_state,
-            discriminator=discriminator_state,
-            ema=current.ema.replace(params=ema_params),
-        )
-        return updated, metrics | generator_metrics
-
-    return train_step
-
-
-def from_device(
-    train_step: Callable[[GANState, Batch], tuple[GANState, Metrics]],
-) -> Callable[[GANState, Batch, Array], tuple[GANState, Metrics]]:
-    """The train step over a data set in the device's memory: (state, all images and labels, indices int [B])."""
-
-    def step(current: GANState, data_set: Batch, indices: Array) -> tuple[GANState, Metrics]:
-        return train_step(current, {name: array[indices] for name, array in data_set.items()})
-
-    return step
-
-
-def several(step: Callable) -> Callable:
-    """Steps in one call: the last argument, and what is measured, have a leading axis with an entry a step."""
-
-    def call(current: GANState, *arguments: Tree) -> tuple[GANState, Metrics]:
-        *constant, each = arguments
-        return jax.lax.scan(lambda current, inputs: step(current, *constant, inputs), current, each)
-
-    return call
-
-
-def make_spread(config: ConfigDict) -> Callable[[NetworkState], Array]:
-    """How much samples of a fixed z differ: the standard deviation of a pixel over 64 images, averaged over pixels.
-
-    It takes the generator in training, and makes images by its running statistics, as sampling does.
-    """
-    generator, _ = models.from_config(config)
-    indices = jnp.arange(SPREAD_IMAGES)
-    labels = indices % config.num_classes if config.num_classes else None
-
-    def spread(network: NetworkState) -> Array:
-        z = latent.draw(latent.key(config.seed, latent.SAMPLE), indices, config.latent_dim, config.prior)
-        variables = {"params": network.params, "batch_stats": network.batch_stats}
-        images: Any = generator.apply(variables, z, labels)
-        return jnp.mean(jnp.std(images, axis=0))
-
-    return spread

@@ -13,11 +13,12 @@ from typing import NoReturn
 
 from absl import flags
 
-from dcgan_jax.errors import TrainingError, UserError, writable_path
-from dcgan_jax.stop import INTERRUPTED
+from dcgan_jax.fields import help_text
+from dcgan_jax.runtime.errors import TrainingError, UserError, writable_path
+from dcgan_jax.runtime.signals import INTERRUPTED
 
 USER_ERROR, FAILURE = 2, 1
-FULL = (errno.ENOSPC, errno.EDQUOT)  # disks
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 LARGEST_SEED = 2**31 - 1
 
 
@@ -28,15 +29,19 @@ def run(
     check: Callable[[list[str]], None] | None = None,
     names: Sequence[str] = (),
 ) -> None:
-    """Parses the flags, calls `main`, and exits: 0 done; 2 a mistake of the user's, told in one line; 1 a failure of
-    training, or a full disk; whatever else `main` returns. `check` sees the arguments before absl does. Where there are
-    `names`, one of them is the first argument, and `main` gets it.
+    """Parses the flags, calls `main`, and exits with a code.
+
+    0: done. 2: a mistake of the user's, printed in one line. 1: a failure of training, or a full disk. Otherwise: what
+    `main` returns. check: called with the arguments before absl parses them. names: one of them must be the first
+    argument, and is passed to `main`.
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("dcgan_jax").setLevel(logging.INFO)
     if {"-h", "--help"} & set(sys.argv[1:]):
         shared = [name for name in ("configuration", "image_sets", "processes") if name in sys.modules]
         print(usage, flags.FLAGS.main_module_help(), *map(flags.FLAGS.module_help, shared), sep="\n")
+        if "configuration" in shared:
+            print(f"\nFields of a configuration, with their defaults:\n\n{help_text()}")
         sys.exit(0)
     try:
         if check:
@@ -55,19 +60,19 @@ def run(
     except KeyboardInterrupt:
         _leave(KeyboardInterrupt("interrupted"), INTERRUPTED)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
             _leave(error, FAILURE)
         traceback.print_exc()
         leave(FAILURE)
 
 
-def run_to_add_to(workdir: str | None, example: str) -> Path:
-    """The folder that --workdir names, for results to be added to.
+def run_directory(workdir: str | None, example: str) -> Path:
+    """The run directory that --workdir names, to append results to its evaluation.jsonl.
 
-    Raises UserError, before anything is measured, where the flag is missing or nothing can be written there.
+    Raises UserError, before anything is measured, if the flag is missing or nothing can be written there.
     """
     if workdir is None:
-        raise UserError(f"--workdir: missing, expected the folder of a run, such as {example}")
+        raise UserError(f"--workdir: missing, expected a run directory, such as {example}")
     folder = writable_path(workdir, "--workdir")
     results = folder / "evaluation.jsonl"
     if results.exists() and not (results.is_file() and os.access(results, os.W_OK)):
@@ -76,12 +81,12 @@ def run_to_add_to(workdir: str | None, example: str) -> Path:
 
 
 def is_count(text: str) -> bool:
-    """Whether a flag's text is a whole number above 0 that int32 holds."""
+    """Whether a flag's text is a whole number above 0 that fits into int32."""
     return text.isdecimal() and len(text) < 10 and int(text) > 0
 
 
 def _leave(error: BaseException, code: int) -> NoReturn:
-    # absl wraps what went wrong into several lines, the reason last.
+    # absl's messages have several lines.
     text = str(error).strip()
     text = text if isinstance(error, (UserError, TrainingError)) else " ".join(text.split())
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
@@ -90,13 +95,13 @@ def _leave(error: BaseException, code: int) -> NoReturn:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process; one of several ends without waiting, as it otherwise would, for the others to end too."""
+    """Ends the process. One of several ends at once: by default it would wait for the others to end too."""
     jax = sys.modules.get("jax")
     if jax and jax.distributed.is_initialized():
         with suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
         if jax.process_index() == 0:
-            time.sleep(2)  # its end is the end of the others, who may have the same to tell
+            time.sleep(2)  # the others end with it, and may have an error to print as well
         os._exit(code)
     sys.exit(code)

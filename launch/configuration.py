@@ -5,21 +5,21 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from dcgan_jax.config import check_field
-from dcgan_jax.errors import UserError
+from dcgan_jax.fields import check_field
+from dcgan_jax.runtime.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py or configs/NAME.py:RECIPE")
 
 
 def check(arguments: list[str]) -> None:
-    """Finds the mistakes in --config and --config.KEY that would end in a traceback of config_flags."""
+    """Raises UserError for mistakes in --config and --config.KEY that would end in a traceback of config_flags."""
     fields: set[str] = set()
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         name, equals, value = argument.lstrip("-").partition("=")
         value = value if equals else following
         if name.startswith("config."):
             default = check_field(name.removeprefix("config."))
-            # The last of two values wins, but ml_collections would join two tuples into a longer one.
+            # Of two values the last one wins, but ml_collections joins two tuples into a longer one.
             if isinstance(default, tuple) and name in fields:
                 raise UserError(f"--{name}: found twice, expected once; remove one")
             fields.add(name)
@@ -27,7 +27,7 @@ def check(arguments: list[str]) -> None:
             path = Path(value.partition(":")[0])
             if not path.is_file():
                 known = ", ".join(sorted(map(str, Path("configs").glob("*.py"))))
-                expected = f"one of {known}" if known else "configs/NAME.py, seen from the folder of the repository"
+                expected = f"one of {known}" if known else "configs/NAME.py, relative to the folder of the repository"
                 raise UserError(f"--config: {str(path)!r} does not exist, expected {expected}")
             if "def get_config(" not in path.read_text(errors="replace"):
                 raise UserError(
@@ -35,8 +35,8 @@ def check(arguments: list[str]) -> None:
                 )
 
 
-def given() -> tuple[ConfigDict, str]:
-    """The configuration that the flags describe, and the name of its file. Raises UserError without --config."""
+def from_flags() -> tuple[ConfigDict, str]:
+    """The configuration from the flags, and the name of its file. Raises UserError if --config is missing."""
     if _CONFIG.value is None:
         raise UserError("--config: missing, expected configs/NAME.py or configs/NAME.py:RECIPE")
     path = config_flags.get_config_filename(flags.FLAGS["config"])

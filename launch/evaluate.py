@@ -1,72 +1,70 @@
-"""Measures of quality: python launch/evaluate.py --workdir=DIR --metrics=fid50k_train,prdc10k_train [--step=N|best|all]
+"""Measures quality: python launch/evaluate.py --workdir=DIR --metrics=fid50k_train,prdc10k_train [--step=N|best|all]
 
     python launch/evaluate.py --images=GENERATED --images=REAL --metrics=fid50k,prdc10k
 
-Of a run, the metrics are, with any number of samples: fid50k_train, fid10k_test (against held-out images),
-kid50k_train, is50k, prdc10k_train (precision, recall, density, coverage), memorisation10k. Results are printed, added
-to DIR/evaluation.jsonl, and drawn in DIR/evaluation/. The real images are those of the run's configuration.
+Metrics of a run, with any number of samples: fid50k_train, fid10k_test (against held-out images), kid50k_train, is50k,
+prdc10k_train (precision, recall, density, coverage), memorisation10k. Results are printed, appended to
+DIR/evaluation.jsonl, and drawn in DIR/evaluation/. The real images are those of the run's configuration.
 
-The second form compares two sets of images of any origin: folders, zips or tars of files, .npz or .npy, prepared sets.
+The second form compares any two sets of images: folders, zips or tars of files, .npz or .npy, prepared sets.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cli
+import image_sets
 import numpy as np
 import processes
 from absl import flags
 
-from dcgan_jax.errors import UserError, told_of
+from dcgan_jax.runtime.errors import UserError, rename_field
 
 if TYPE_CHECKING:
     from dcgan_jax.evaluation.evaluate import Evaluator
-    from dcgan_jax.evaluation.extraction import Reader
+    from dcgan_jax.evaluation.features import Reader
     from dcgan_jax.inference import TrainedGAN
 
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, such as runs/digits")
-METRICS = flags.DEFINE_string("metrics", None, "what to measure, such as fid50k_train,prdc10k_train")
+WORKDIR = flags.DEFINE_string("workdir", None, "run directory, such as runs/digits")
+METRICS = flags.DEFINE_string("metrics", None, "metrics, such as fid50k_train,prdc10k_train")
 STEP = flags.DEFINE_string("step", None, "a checkpoint's step, 'best', or 'all'; the newest by default")
-FEATURES = flags.DEFINE_string("features", "inception", "'inception', 'classifier', or MODULE:FUNCTION of your own")
-WEIGHTS = flags.DEFINE_string("inception_weights", "", "file of Inception's weights; by default found or fetched")
-IMAGES = flags.DEFINE_multi_string("images", [], "given twice: generated images, then real ones")
-DATA = flags.DEFINE_string("data", None, "where the training images are now, in place of the run's data.path")
-TEST = flags.DEFINE_string("test", None, "where the held-out images are, in place of the run's data.test")
-PREPARED = flags.DEFINE_string("prepared", None, "folder of prepared sets, in place of the run's data.prepared")
-SEED = flags.DEFINE_integer("seed", 0, "which samples")
+FEATURES = flags.DEFINE_string("features", "inception", "'inception', 'classifier', or your own MODULE:FUNCTION")
+WEIGHTS = flags.DEFINE_string(
+    "inception_weights", "", "file of Inception's weights; by default looked for, or downloaded"
+)
+IMAGES = flags.DEFINE_multi_string("images", [], "given twice: generated images, then real images")
+SEED = flags.DEFINE_integer("seed", 0, "seed of the samples")
 
 
 def main() -> None:
-    from dcgan_jax import compilation, heap
+    from dcgan_jax.runtime import compile_cache, malloc
 
-    heap.keep()
-    compilation.remember()
+    malloc.keep_freed_memory()
+    compile_cache.enable()
     processes.start()
     if not METRICS.value:
         raise UserError("--metrics: missing, expected names such as fid50k_train,prdc10k_train; see --help")
     if bool(WORKDIR.value) == bool(IMAGES.value) or len(IMAGES.value) not in (0, 2):
-        raise UserError("--workdir: expected either this, the folder of a run, or --images twice: generated, then real")
+        raise UserError("--workdir: expected either this, a run directory, or --images twice: generated, then real")
     if IMAGES.value:
         compare()
     else:
-        measure(cli.run_to_add_to(WORKDIR.value, "runs/digits"))
+        measure(cli.run_directory(WORKDIR.value, "runs/digits"))
 
 
 def measure(workdir: Path) -> None:
     """Measures checkpoints of a run."""
     import jax
 
-    from dcgan_jax import monitor
     from dcgan_jax.evaluation import evaluate, report
     from dcgan_jax.inference import load
+    from dcgan_jax.run import monitor
+    from dcgan_jax.runtime import files
 
     gan = load(workdir)
     steps = _steps(workdir, gan)
-    config = gan.config.copy_and_resolve_references()
-    for name, value in (("path", DATA.value), ("test", TEST.value), ("prepared", PREPARED.value)):
-        if value is not None:
-            config.data[name] = value
-    with told_of("--data", "config.data.path"), told_of("--test", "config.data.test"):
+    config = image_sets.moved(gan.config)
+    with rename_field("--data", "config.data.path"), rename_field("--test", "config.data.test"):
         evaluator = evaluate.from_config(config, METRICS.value, FEATURES.value, weights=WEIGHTS.value, seed=SEED.value)
     for step in steps:
         gan = load(workdir, step)
@@ -76,9 +74,9 @@ def measure(workdir: Path) -> None:
 
         lines = evaluator(read, step=gan.step)
         if jax.process_index() == 0:
-            report.append(workdir / report.NAME, lines)
+            files.append_lines(workdir / report.NAME, lines)
             monitor.add_scalars(workdir / "tensorboard", gan.step, {line["metric"]: line["value"] for line in lines})
-            tell(lines)
+            print_results(lines)
             for line in lines:
                 if "closest" in line:
                     _show_closest(line, read, evaluator, workdir / "evaluation")
@@ -89,15 +87,15 @@ def measure(workdir: Path) -> None:
 
 def compare() -> None:
     """Measures one set of images against another."""
-    from dcgan_jax.evaluation import evaluate, images
+    from dcgan_jax.evaluation import evaluate, image_files
 
-    fake, real = (images.open_images(path, PREPARED.value or "data/prepared") for path in IMAGES.value)
-    evaluator = evaluate.of_images(fake, real, METRICS.value, FEATURES.value, weights=WEIGHTS.value)
-    tell(evaluator(lambda indices: fake.images[indices], images=IMAGES.value))
+    fake, real = (image_files.open_images(path, image_sets.PREPARED.value or "data/prepared") for path in IMAGES.value)
+    evaluator = evaluate.from_image_sets(fake, real, METRICS.value, FEATURES.value, weights=WEIGHTS.value)
+    print_results(evaluator(lambda indices: fake.images[indices], images=IMAGES.value))
 
 
-def tell(lines: list[dict]) -> None:
-    """Prints results, a line each."""
+def print_results(lines: list[dict]) -> None:
+    """Prints results, one line each."""
     for line in lines:
         error = f" +- {line['standard_error']:.3g}" if line.get("standard_error") else ""
         step = f"step {line['step']}  " if "step" in line else ""
@@ -106,7 +104,7 @@ def tell(lines: list[dict]) -> None:
 
 
 def _steps(workdir: Path, newest: "TrainedGAN") -> list[int]:
-    from dcgan_jax import checkpoint
+    from dcgan_jax.run import checkpoint
 
     if STEP.value is None:
         return [newest.step]
@@ -124,7 +122,7 @@ def _show_closest(line: dict, read: "Reader", evaluator: "Evaluator", folder: Pa
 
     samples, images, _ = (np.array(column) for column in zip(*line["closest"], strict=True))
     file = folder / f"{line['metric']}_step_{line['step']:08d}.png"
-    report.neighbours(read(samples), evaluator.references["train"].image_set.images[images], file)
+    report.save_pairs(read(samples), evaluator.references["train"].image_set.images[images], file)
     print(file)
 
 

@@ -1,10 +1,10 @@
-"""Writes a run's networks for others: python launch/export_weights.py --format=torch --workdir=DIR [--out=FOLDER]
+"""Exports a run's networks: python launch/export_weights.py --format=torch --workdir=DIR [--out=FOLDER]
 
-netG.pth and netD.pth are state dicts of PyTorch's DCGAN example, which load by
+netG.pth and netD.pth are state dicts for the networks of PyTorch's DCGAN example:
 
     netG.load_state_dict(torch.load("netG.pth", weights_only=True))
 
-netG is the moving average, which samples are made by. Networks of the recipe `torch` have the example's form.
+netG is the moving average, which makes the samples. Networks of the recipe `torch` have the example's architecture.
 """
 
 from pathlib import Path
@@ -12,26 +12,26 @@ from pathlib import Path
 import cli
 from absl import flags
 
-from dcgan_jax.errors import UserError
+from dcgan_jax.runtime.errors import UserError
 
-FORMAT = flags.DEFINE_enum("format", None, ["torch"], "what to write")
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, such as runs/celeba")
-STEP = flags.DEFINE_integer("step", None, "checkpoint; the newest by default")
-OUT = flags.DEFINE_string("out", None, "new folder; in WORKDIR/exported by default")
+FORMAT = flags.DEFINE_enum("format", None, ["torch"], "format to write")
+WORKDIR = flags.DEFINE_string("workdir", None, "run directory, such as runs/celeba")
+STEP = flags.DEFINE_integer("step", None, "step of the checkpoint; the newest by default")
+OUT = flags.DEFINE_string("out", None, "new folder; by default in WORKDIR/exported")
 
 
 def main() -> None:
-    from dcgan_jax import checkpoint
     from dcgan_jax.inference import configured
     from dcgan_jax.interop import torch_networks, torch_writer
-    from dcgan_jax.interop.new_folder import new_folder, unused
+    from dcgan_jax.run import checkpoint
+    from dcgan_jax.runtime.files import new_folder, unused_path
 
     for flag, value in (("--format", FORMAT.value), ("--workdir", WORKDIR.value)):
         if value is None:
             raise UserError(f"{flag}: missing, expected --format=torch and --workdir=DIR; see --help")
     tree, meta = checkpoint.read(WORKDIR.value, STEP.value)
     step = int(tree["step"])
-    out = unused(OUT.value or Path(WORKDIR.value) / "exported" / f"torch_step_{step:08d}", "--out")
+    out = unused_path(OUT.value or Path(WORKDIR.value) / "exported" / f"torch_step_{step:08d}", "--out")
     state_dicts = torch_networks.to_state_dicts(configured(meta, WORKDIR.value), tree, step)
     with new_folder(out, "--out") as folder:
         for name, arrays in state_dicts.items():

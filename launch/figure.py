@@ -1,17 +1,16 @@
-"""The paper's figures, of any run: python launch/figure.py NAME --workdir=DIR
+"""The paper's figures for any run: python launch/figure.py NAME --workdir=DIR
 
-walk             between 9 random points, and back: along straight lines and along arcs; PNG and GIF (figure 4)
+walk             interpolation between 9 random points and back, along lines and along arcs; PNG and GIF (figure 4)
 arithmetic       A - B + C, each the mean z of 3 samples: --exemplars=1,2,3/4,5,6/7,8,9 (figure 7)
-turn             random samples moved along the mean z of one group less that of another: --exemplars=1,2,3,4/5,6,7,8
-                 (figure 8)
-guided_backprop  what excites features of the discriminator's last convolution, beside an untrained one's (figure 5)
-maximal          the image patches that excite features most
-forget           samples without the feature maps that go with what is in boxes (figure 6)
-neighbours       samples beside the training images nearest in pixels and in the discriminator's features
+turn             random samples moved along the difference of two mean z: --exemplars=1,2,3,4/5,6,7,8 (figure 8)
+guided_backprop  guided backpropagation from features of the discriminator's last convolution, beside those of an
+                 untrained one (figure 5)
+maximal          the image patches with the highest activation of each feature
+forget           samples without the feature maps that respond to what is in boxes (figure 6)
+neighbours       samples beside their nearest training images, in pixels and in the discriminator's features
 
-The numbers of exemplars are those of a contact sheet of samples, which `arithmetic` and `turn` write where no exemplars
-are given; --exemplars=random takes some by the seed. Pictures go to DIR/figures, each with the checkpoint and the seed
-in its caption.
+Exemplars are given by their numbers on a contact sheet of samples, which `arithmetic` and `turn` write if --exemplars
+is missing; --exemplars=random draws some by the seed. Pictures go to DIR/figures; captions give checkpoint and seed.
 """
 
 from collections.abc import Callable
@@ -23,18 +22,18 @@ import image_sets
 import numpy as np
 from absl import flags
 
-from dcgan_jax.errors import UserError, local_path, writable_path
+from dcgan_jax.runtime.errors import UserError, local_path, writable_path
 
 if TYPE_CHECKING:
     from dcgan_jax.inference import TrainedGAN
     from dcgan_jax.interpret.pictures import Figure
     from dcgan_jax.interpret.samples import Samples
 
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, such as runs/celeba")
-STEP = flags.DEFINE_integer("step", None, "checkpoint; the newest by default")
-SEED = flags.DEFINE_integer("seed", 0, "which samples", 0, cli.LARGEST_SEED)
+WORKDIR = flags.DEFINE_string("workdir", None, "run directory, such as runs/celeba")
+STEP = flags.DEFINE_integer("step", None, "step of the checkpoint; the newest by default")
+SEED = flags.DEFINE_integer("seed", 0, "seed of the samples", 0, cli.LARGEST_SEED)
 LABEL = flags.DEFINE_integer("label", None, "for a conditional network: the class of all samples")
-OUT = flags.DEFINE_string("out", None, "folder for the pictures; DIR/figures by default")
+OUT = flags.DEFINE_string("out", None, "folder for the pictures; by default DIR/figures")
 NUM = flags.DEFINE_integer(
     "num",
     None,
@@ -42,19 +41,21 @@ NUM = flags.DEFINE_integer(
     lower_bound=1,
 )
 EXEMPLARS = flags.DEFINE_string(
-    "exemplars", None, "arithmetic, turn: numbers of samples, groups apart by /; or 'random'"
+    "exemplars", None, "arithmetic, turn: numbers of samples, in groups separated by /; or 'random'"
 )
-NOISE = flags.DEFINE_float("noise", 0.25, "arithmetic: uniform noise of this size around the result")
+NOISE = flags.DEFINE_float("noise", 0.25, "arithmetic: size of the uniform noise around the result")
 LAYER = flags.DEFINE_integer(
-    "layer", None, "guided_backprop, maximal: convolution of the discriminator; forget: map of the generator; from 0"
+    "layer",
+    None,
+    "guided_backprop, maximal: convolution of the discriminator; forget: map of the generator; counted from 0",
 )
 FEATURES = flags.DEFINE_string("features", "first", "guided_backprop, maximal: 'first', 'active', or numbers")
 COUNT = flags.DEFINE_integer("count", 6, "guided_backprop, maximal: how many features", lower_bound=1)
 BOXES = flags.DEFINE_string("boxes", None, "forget: a JSON file of boxes, or TOP,LEFT,BOTTOM,RIGHT for every sample")
 
-LARGEST_NOISE = 100  # far beyond any z
-# What each figure makes use of, beside what all do.
-USED = {
+MAX_NOISE = 100  # far beyond any z
+# The flags that each figure uses, besides those that all use.
+FLAGS_USED = {
     "walk": (),
     "arithmetic": ("exemplars", "noise", "num"),
     "turn": ("exemplars", "num"),
@@ -66,16 +67,16 @@ USED = {
 
 
 def main(name: str) -> None:
-    from dcgan_jax import compilation, heap
     from dcgan_jax.inference import load
     from dcgan_jax.interpret import pictures
     from dcgan_jax.interpret.samples import Samples
+    from dcgan_jax.runtime import compile_cache, malloc
 
-    heap.keep()
-    compilation.remember()
+    malloc.keep_freed_memory()
+    compile_cache.enable()
     _check_flags(name)
     if WORKDIR.value is None:
-        raise UserError("--workdir: missing, expected the folder of a run, such as runs/celeba")
+        raise UserError("--workdir: missing, expected a run directory, such as runs/celeba")
     gan = load(WORKDIR.value, STEP.value)
     classes = gan.config.num_classes
     if classes and LABEL.value is None:
@@ -84,28 +85,28 @@ def main(name: str) -> None:
         raise UserError(f"--label: found {LABEL.value}, expected none: this network was trained without classes")
     if classes and not 0 <= LABEL.value < classes:
         raise UserError(f"--label: found {LABEL.value}, expected a class from 0 to {classes - 1}")
-    if not 0 <= NOISE.value <= LARGEST_NOISE:
-        raise UserError(f"--noise: found {NOISE.value:g}, expected a number from 0 to {LARGEST_NOISE}")
+    if not 0 <= NOISE.value <= MAX_NOISE:
+        raise UserError(f"--noise: found {NOISE.value:g}, expected a number from 0 to {MAX_NOISE}")
     folder = writable_path(OUT.value or Path(WORKDIR.value) / "figures", "--out")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out: {str(folder)!r} is a file, expected a folder; pass another --out")
     label = "" if LABEL.value is None else f"label {LABEL.value}"
-    whence = ", ".join(filter(None, (f"step {gan.step}", f"seed {SEED.value}", label)))
+    origin = ", ".join(filter(None, (f"step {gan.step}", f"seed {SEED.value}", label)))
     ending = f"_step_{gan.step:08d}_seed_{SEED.value}{label and '_' + label.replace(' ', '_')}"
     names, make = _plan(name, Samples(gan, SEED.value, LABEL.value))
     files = [folder / f"{each}{ending}.{kind}" for each in names for kind in ("png", "gif")]
     _refuse_existing(files)
     figures = make()
-    _refuse_existing(files)  # it may have taken minutes
+    _refuse_existing(files)  # again: the computation may have taken minutes
     for each, figure in zip(names, figures, strict=True):
-        caption = f"{figure.text}\n{local_path(WORKDIR.value, '--workdir').resolve().name}, {whence}"
+        caption = f"{figure.text}\n{local_path(WORKDIR.value, '--workdir').resolve().name}, {origin}"
         print(pictures.draw(figure.rows, caption, folder / f"{each}{ending}.png", gaps=figure.gaps))
         if figure.frames is not None:
             print(pictures.animate(figure.frames, folder / f"{each}{ending}.gif"))
 
 
 def _plan(name: str, samples: "Samples") -> "tuple[list[str], Callable[[], list[Figure]]]":
-    """The names of the pictures, and what computes them: nothing is computed that cannot be written."""
+    """The names of the pictures, and a function that computes them, to be called once the pictures can be written."""
     from dcgan_jax.interpret import arithmetic, excitation, forget, guided, neighbours, walk
 
     gan = samples.gan
@@ -143,11 +144,11 @@ def _plan(name: str, samples: "Samples") -> "tuple[list[str], Callable[[], list[
 
 
 def _check_flags(name: str) -> None:
-    """Raises UserError where a flag is given that makes no difference to this figure."""
-    used = set(USED[name])
+    """Raises UserError if a flag is given that this figure does not use."""
+    used = set(FLAGS_USED[name])
     if name == "arithmetic":
         used.discard("num" if EXEMPLARS.value else "noise")
-    for flag in sorted(set().union(("test",), *USED.values()) - used):
+    for flag in sorted(set().union(("test",), *FLAGS_USED.values()) - used):
         if flags.FLAGS[flag].present:
             raise UserError(f"--{flag}: found {flags.FLAGS[flag].value}, expected none: this {name} makes no use of it")
 
@@ -163,4 +164,4 @@ def _real(gan: "TrainedGAN") -> np.ndarray:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__, names=tuple(USED))
+    cli.run(main, __doc__, names=tuple(FLAGS_USED))

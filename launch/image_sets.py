@@ -1,4 +1,4 @@
-"""The flags --data, --test, --prepared: real images, for launchers that look at a trained network."""
+"""The flags --data, --test, --prepared: the real images that a trained network is measured or shown with."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,74 +8,79 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from dcgan_jax.config import validate
-from dcgan_jax.errors import UserError, local_path, told_of
+from dcgan_jax.runtime.errors import UserError, local_path, rename_field
 
 if TYPE_CHECKING:
     from dcgan_jax.data import ImageSet
 
-_DATA = flags.DEFINE_string(
+DATA = flags.DEFINE_string(
     "data",
     None,
-    "training images: a name of tfds (cifar10, svhn_cropped), a folder or archive with a folder a class, an "
-    "idx file or its folder, a prepared set; by default the run's own",
+    "training images: a name of tfds (cifar10, svhn_cropped), a folder or archive with a folder for each class, an idx "
+    "file or its folder, a prepared set; by default those of the run. evaluate.py: only their new place, if they moved",
 )
-_TEST = flags.DEFINE_string(
-    "test", None, "held-out images, of the same kind; by default tfds's, or what lies beside --data"
+TEST = flags.DEFINE_string(
+    "test", None, "held-out images, in the same forms; by default those of tfds, or those beside --data"
 )
-_PREPARED = flags.DEFINE_string("prepared", None, "folder of prepared sets, in place of the run's data.prepared")
-TRAINING = ("data", "prepared")  # those of the training images
+PREPARED = flags.DEFINE_string("prepared", None, "folder of prepared sets, in place of the run's data.prepared")
+TRAINING = ("data", "prepared")  # the flags that say where training images are
 
 
-def located(config: ConfigDict) -> ConfigDict:
-    """A configuration with its data where the flags say."""
+def moved(config: ConfigDict) -> ConfigDict:
+    """A configuration with the same images, in the places that the flags name."""
     config = config.copy_and_resolve_references()
-    if _PREPARED.value is not None:
-        config.data.prepared = _PREPARED.value
-    if _DATA.value is not None:
-        config.data.source, config.data.path = _source(_DATA.value), _DATA.value
-        config.data.name = config.data.test = ""
-        config.data.crop = "center"
-        if config.data.source == "tfds":
-            config.data.name, config.data.path, config.data.split = _DATA.value, "", "train"
-    if _TEST.value is not None:
-        config.data.test = _TEST.value
+    for field, flag in (("path", DATA), ("test", TEST), ("prepared", PREPARED)):
+        if flag.value is not None:
+            config.data[field] = flag.value
     return config
 
 
+def replaced(config: ConfigDict) -> ConfigDict:
+    """A configuration with the images that the flags name, of any kind."""
+    new = moved(config)
+    if DATA.value is None:
+        return new
+    new.data.source, new.data.name, new.data.crop, new.data.test = _source(DATA.value), "", "center", TEST.value or ""
+    if new.data.source == "tfds":
+        new.data.name, new.data.path, new.data.split = DATA.value, "", "train"
+    return new
+
+
 def open_training(config: ConfigDict) -> "ImageSet":
-    """Training images where the flags say, with whatever labels they have, in the size of a configuration."""
+    """The training images that the flags name, with their labels if they have some, in the size of a configuration."""
     from dcgan_jax import data
 
-    with _told_of_flags():
-        return data.load(validate(located(config)), labelled=True)
+    with _naming_flags():
+        return data.load(validate(replaced(config)), labelled=True)
 
 
 def open_test(config: ConfigDict) -> "ImageSet":
-    """Held-out images where the flags say, likewise. Raises UserError where there are none."""
+    """The held-out images that the flags name, in the size of a configuration. Raises UserError if there are none."""
     from dcgan_jax import data
 
-    with _told_of_flags():
-        test = data.held_out(validate(located(config)))
+    with _naming_flags():
+        test = data.held_out(validate(replaced(config)))
     if test is None:
         raise UserError("--test: found no held-out images beside the training images; name some by --test=PATH")
     return test
 
 
 @contextmanager
-def _told_of_flags() -> Iterator[None]:
+def _naming_flags() -> Iterator[None]:
+    """Replaces fields by flags in error messages."""
     try:
         with (
-            told_of("--data", "config.data.path"),
-            told_of("--data", "config.data.name"),
-            told_of("--test", "config.data.test"),
+            rename_field("--data", "config.data.path"),
+            rename_field("--data", "config.data.name"),
+            rename_field("--test", "config.data.test"),
         ):
             yield
-    except UserError as error:  # --data tells a folder from a name by itself
+    except UserError as error:  # there is no flag for the source: it follows from --data
         raise UserError(str(error).replace("--config.data.source=folder ", "")) from error
 
 
 def hashes(**sets: "ImageSet") -> dict[str, dict]:
-    """What tells sets of images from others, by their roles: for the lines of evaluation.jsonl."""
+    """What identifies sets of images, by their roles, in the lines of evaluation.jsonl."""
     return {
         role: {"count": len(images.images), "sha256": images.card["sha256"]["images"]} for role, images in sets.items()
     }

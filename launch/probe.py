@@ -1,65 +1,73 @@
-"""How good features are: python launch/probe.py --workdir=DIR --data=cifar10 [--labels_per_class=all,400]
+"""Measures the quality of features: python launch/probe.py --workdir=DIR --data=cifar10 [--labels_per_class=all,400]
 
-A linear L2-SVM on the activations of all of the discriminator's convolutions, max-pooled to 4x4 (section 5.1 of the
-paper), trained on labelled images and tested on held-out ones; beside it the same on a network of the same form as it
-was before training, and on bare pixels. Of `all` labels, one classifier; of a number of labels a class, the mean over
---draws. Results are printed, and added to DIR/evaluation.jsonl.
+A linear L2-SVM is trained on labelled images and tested on held-out ones. Its input is the activations of all the
+discriminator's convolutions, max-pooled to 4x4 (section 5.1 of the paper). For comparison the same is done with an
+untrained network of the same architecture and with raw pixels. With all labels it trains one classifier; with a number
+of labels per class it reports the mean over --draws. Results are printed and appended to DIR/evaluation.jsonl.
 """
+
+from typing import TYPE_CHECKING
 
 import cli
 import image_sets
+import numpy as np
 from absl import flags
 
-from dcgan_jax.errors import UserError
+from dcgan_jax.runtime.errors import UserError
 
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run, such as runs/imagenet32")
-STEP = flags.DEFINE_integer("step", None, "checkpoint; the newest by default")
-LABELS = flags.DEFINE_list("labels_per_class", ["all", "400"], "numbers of labelled images a class, or 'all'")
-DRAWS = flags.DEFINE_integer("draws", 10, "how often labels are drawn, where they are not all", lower_bound=1)
+if TYPE_CHECKING:
+    from dcgan_jax.evaluation.tables.probe import FeatureFunction
+    from dcgan_jax.inference import TrainedGAN
+
+WORKDIR = flags.DEFINE_string("workdir", None, "run directory, such as runs/imagenet32")
+STEP = flags.DEFINE_integer("step", None, "step of the checkpoint; the newest by default")
+LABELS = flags.DEFINE_list("labels_per_class", ["all", "400"], "numbers of labelled images per class, or 'all'")
+DRAWS = flags.DEFINE_integer("draws", 10, "random draws of labelled images, if not all are used", lower_bound=1)
 FEATURES = flags.DEFINE_list("features", ["discriminator", "random", "pixels"], "rows of the table")
 STATISTICS = flags.DEFINE_enum(
-    "statistics", "images", ["images", "running"], "batch norm's: of the training images, or those of GAN training"
+    "statistics",
+    "images",
+    ["images", "running"],
+    "batch norm statistics: over the training images, or the running ones of GAN training",
 )
-SEED = flags.DEFINE_integer("seed", 0, "of the draws, and of the random network", 0, cli.LARGEST_SEED)
+SEED = flags.DEFINE_integer("seed", 0, "seed of the draws and of the untrained network", 0, cli.LARGEST_SEED)
 
 
 def main() -> None:
-    from dcgan_jax import checkpoint, compilation, heap
     from dcgan_jax.evaluation import report
-    from dcgan_jax.evaluation.probe import Probe, Split
+    from dcgan_jax.evaluation.tables.probe import Probe, Split
     from dcgan_jax.inference import load
+    from dcgan_jax.runtime import compile_cache, malloc
+    from dcgan_jax.runtime.files import append_lines
+    from dcgan_jax.runtime.versions import versions
 
-    heap.keep()
-    compilation.remember()
-    workdir = cli.run_to_add_to(WORKDIR.value, "runs/imagenet32")
+    malloc.keep_freed_memory()
+    compile_cache.enable()
+    workdir = cli.run_directory(WORKDIR.value, "runs/imagenet32")
     _check_lists()
     gan = load(workdir, STEP.value)
     if gan.config.num_classes:
         raise UserError(
-            f"--workdir: the network in {str(workdir)!r} takes labels, which would tell the probe what it is asked; "
+            f"--workdir: the network in {str(workdir)!r} takes labels, which would give the probe its answers; "
             "expected one without classes"
         )
     train, test = image_sets.open_training(gan.config), image_sets.open_test(gan.config)
     split = Split(train, test, SEED.value)
     for labels in set(LABELS.value) - {"all"}:
-        split.check(int(labels))
-    about = {
-        "step": gan.step,
-        "seed": SEED.value,
-        "real": image_sets.hashes(train=train, test=test),
-        "versions": checkpoint.versions(),
-    }
+        split.check_per_class(int(labels))
+    real = image_sets.hashes(train=train, test=test)
+    about = {"step": gan.step, "seed": SEED.value, "real": real, "versions": versions()}
     for name in FEATURES.value:
-        probe = None  # its features are gigabytes, which the next ones need
+        probe = None  # frees gigabytes of features before the next ones are computed
         probe = Probe(_extractor(name, gan, train.images), train, test, split)
         for labels in LABELS.value:
-            result = probe.whole() if labels == "all" else probe.few(int(labels), DRAWS.value)
+            result = probe.all_labels() if labels == "all" else probe.few_labels(int(labels), DRAWS.value)
             size = probe.features.shape[1]
             metric = f"probe_accuracy_{labels}_test"
             line = {"metric": metric, "value": result.accuracy, "features": name, "size": size}
             line |= {"statistics": _statistics(name), "c": result.c}
             line |= {"draws": result.draws, "deviation": result.deviation, "interval": result.interval}
-            report.append(workdir / report.NAME, [about | line])
+            append_lines(workdir / report.NAME, [about | line])
             spread = f" +- {result.deviation:.2%} (mean of {result.draws} draws +- {result.interval:.2%})"
             print(
                 f"{name}, {size} features, {labels} labels{'' if labels == 'all' else ' a class'}: accuracy "
@@ -68,23 +76,20 @@ def main() -> None:
             )
 
 
-def _extractor(name: str, gan, images):
-    """uint8 [n, H, W, C] to features."""
-    import numpy as np
-
-    from dcgan_jax.evaluation.probe import pixels
+def _extractor(name: str, gan: "TrainedGAN", images: np.ndarray) -> "FeatureFunction":
+    from dcgan_jax.evaluation.tables.probe import pixel_features
     from dcgan_jax.inference import untrained
 
     if name == "pixels":
-        return pixels
+        return pixel_features
     network = untrained(gan.config, SEED.value) if name == "random" else gan
     if _statistics(name) == "images":
         network = network.with_statistics_of(images)
-    return lambda block: network.features((block / 127.5 - 1).astype(np.float32))
+    return network.features
 
 
 def _statistics(name: str) -> str:
-    """Batch norm's in a row of the table: an untrained network has none of its own, pixels no batch norm."""
+    """Batch norm statistics of a row: an untrained network has no running ones, pixels need none."""
     return {"random": "images", "pixels": "none"}.get(name, STATISTICS.value)
 
 

@@ -1,15 +1,15 @@
 """Trains a DCGAN: python launch/train.py --config=configs/NAME.py[:RECIPE] [--workdir=DIR] [--config.KEY=VALUE ...]
 
-Without --workdir the run is in runs/NAME. The same command again resumes. dcgan_jax/config.py explains every KEY.
+Without --workdir the run directory is runs/NAME. The same command again resumes the run. --help explains every KEY.
 
-Several processes, on one machine or many, train together: launch/README.md says how to start them.
+Several processes, on one machine or many, can train together: launch/README.md says how to start them.
 """
 
 import logging
 
-from dcgan_jax.stop import STOPPED, Preempted, StopRequests
+from dcgan_jax.runtime.signals import STOPPED, Preempted, StopRequests
 
-# Before the imports that take a second: a scheduler may change its mind at any moment.
+# Before the imports, which take a second: a scheduler may ask to stop at any moment.
 REQUESTS = StopRequests(exits=True)
 
 import cli  # noqa: E402
@@ -17,18 +17,20 @@ import configuration  # noqa: E402
 import processes  # noqa: E402
 from absl import flags  # noqa: E402
 
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run; runs/NAME by default")
-WAIT = flags.DEFINE_integer("wait", 0, "seconds to wait for another process that trains in the folder", lower_bound=0)
+WORKDIR = flags.DEFINE_string("workdir", None, "run directory; runs/NAME by default")
+WAIT = flags.DEFINE_integer(
+    "wait", 0, "seconds to wait for another process that trains in this directory", lower_bound=0
+)
 
 
 def main() -> int:
-    from dcgan_jax import compilation, heap
+    from dcgan_jax.runtime import compile_cache, malloc
 
-    heap.keep()
+    malloc.keep_freed_memory()
     from dcgan_jax.train import train  # after the flags are checked: JAX takes a second to import
 
-    config, name = configuration.given()
-    compilation.remember()
+    config, name = configuration.from_flags()
+    compile_cache.enable()
     processes.start()
     try:
         train(config, WORKDIR.value or f"runs/{name}", requests=REQUESTS, wait=WAIT.value)

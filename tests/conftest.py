@@ -1,19 +1,39 @@
-"""Four virtual CPU devices for all tests, and small runs made once with the launcher itself."""
+"""Four virtual CPU devices for all tests, launchers in this process or their own, and small runs that tests share."""
 
+import contextlib
+import io
+import logging
 import os
+import runpy
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
-# Before JAX starts; launchers are run as a user would, without. The networks are tiny: compiling them is the work.
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+# Tests spend most of their time compiling tiny networks, so they optimise little and keep what they compiled. JAX reads
+# these variables when it is imported; launched processes inherit them.
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "d" / "xla"))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+# XLA's CPU threads, two on a machine of two cores. A program that was read from the compilation cache may start several
+# collectives at once, each of which blocks a thread for each device: with too few threads they wait for ever.
+os.environ["NPROC"] = "16"
+# JAX does not write entries atomically: one that another worker is still writing is compiled again, with a warning.
+os.environ["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache entry"
 
 import pytest
+from absl import flags
+from filelock import FileLock
 
 from dcgan_jax import config as configuration
+from dcgan_jax.runtime import compile_cache, signals
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("DCGAN_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -30,46 +50,99 @@ SMALL = (
 )
 
 
-@pytest.fixture
-def tiny():
-    """A validated configuration of two layers, 16x16 grey."""
-
-    def make(**fields):
-        config = configuration.default_config()
-        config.data.prepared = os.environ["DCGAN_TEST_PREPARED"]
-        config.update(dict(image_size=(16, 16), channels=1, width=4, batch_size=8, latent_dim=6) | fields)
-        return configuration.validate(config)
-
-    return make
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # before there are workers
+        # Bounds the folder, and removes entries that a killed test left half written.
+        compile_cache._tidy(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _share(tmp_path_factory):
-    """The tests of one session share what they compile and prepare."""
-    os.environ["DCGAN_TEST_PREPARED"] = str(tmp_path_factory.mktemp("shared_prepared"))
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path_factory.mktemp("compiled"))
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Keeps the tests of a file together, as far as no worker is idle: they share fixtures and compiled functions."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
 def launch(
-    script: str, *arguments: object, devices: int = 1, before: str = "", **environment: str
+    script: str, *arguments: object, devices: int = 1, before: str = "", optimize: bool = False, **environment: str
 ) -> subprocess.CompletedProcess:
-    """Runs a launcher as a user would, in a process of its own; `before` is Python to run in it first."""
+    """Runs a launcher in a process of its own.
+
+    before: Python code to run in it first. optimize: compile as a user's process would, slowly and for fast code.
+    """
     program = [f"launch/{script}.py"]
     if before:
         program = ["-c", f"{before}; sys.path.insert(0, 'launch'); runpy.run_path('{program[0]}', run_name='__main__')"]
     return subprocess.run(
         [sys.executable, *program, *_prepared(arguments)],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": _virtual(devices)} | environment,
+        env=os.environ | {"XLA_FLAGS": _xla_flags(devices, optimize)} | environment,
         capture_output=True,
         text=True,
         timeout=300,
     )
 
 
-def _virtual(devices: int) -> str:
-    return f"--xla_force_host_platform_device_count={devices}" if devices > 1 else ""
+def call(script: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    """Runs a launcher as `launch` does, but in this process, without seconds of imports, on its four devices.
+
+    Variables that JAX reads when it is imported (JAX_ENABLE_X64, XLA_FLAGS) have no effect: use `launch` for them.
+    """
+    arguments = (f"launch/{script}.py", *_prepared(arguments))
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with (
+        _launcher_state(),
+        # The second variable leaves malloc as it is: memory settings are for the life of a process.
+        mock.patch.dict(os.environ, {"MALLOC_ARENA_MAX": ""} | environment),
+        mock.patch.object(sys, "argv", list(arguments)),
+        contextlib.chdir(ROOT),
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+    ):
+        try:
+            runpy.run_path(arguments[0], run_name="__main__")
+            code = 0
+        except SystemExit as end:
+            code = end.code or 0
+    return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
+
+
+class _NeverExits(signals.StopRequests):
+    """A launcher's ends the process at once while there is nothing to save."""
+
+    def __init__(self, *, exits: bool = False):
+        super().__init__(exits=False)
+
+
+@contextlib.contextmanager
+def _launcher_state() -> Iterator[None]:
+    """Lets a launcher start as if alone in its process, and undoes what it changed: flags, modules, logs, signals."""
+    root, log = logging.getLogger(), logging.getLogger("dcgan_jax")
+    handlers, levels = root.handlers[:], (root.level, log.level)
+    handler_of_signal = {number: signal.getsignal(number) for number in signals.SIGNALS}
+    known_flags, path = set(flags.FLAGS), sys.path[:]
+    root.handlers = []  # or the launcher's logging.basicConfig would do nothing
+    sys.path.insert(0, str(ROOT / "launch"))
+    try:
+        with mock.patch.object(signals, "StopRequests", _NeverExits):
+            yield
+    finally:
+        for name in set(flags.FLAGS) - known_flags:
+            delattr(flags.FLAGS, name)
+        for module in (ROOT / "launch").glob("*.py"):
+            sys.modules.pop(module.stem, None)
+        for number, handler in handler_of_signal.items():
+            signal.signal(number, handler)
+        sys.path[:] = path
+        root.handlers = handlers
+        root.setLevel(levels[0])
+        log.setLevel(levels[1])
+
+
+def _xla_flags(devices: int, optimize: bool) -> str:
+    virtual = f"--xla_force_host_platform_device_count={devices}" if devices > 1 else ""
+    return virtual if optimize else f"{virtual} --xla_backend_optimization_level=0"
 
 
 def _prepared(arguments: tuple[object, ...]) -> list[str]:
@@ -98,7 +171,7 @@ class Job:
         script="train",
         **environment: str,
     ):
-        """each: arguments for one process each, beside those for all."""
+        """each: for each process, arguments for it alone."""
         folder.mkdir(parents=True, exist_ok=True)
         port = free_port()
         self.outputs = [folder / f"process_{i}.txt" for i in range(processes)]
@@ -109,7 +182,7 @@ class Job:
                 process = subprocess.Popen(
                     [sys.executable, f"launch/{script}.py", *own, *_prepared((*arguments, *(each[i] if each else ())))],
                     cwd=ROOT,
-                    env=os.environ | {"XLA_FLAGS": _virtual(devices)} | environment,
+                    env=os.environ | {"XLA_FLAGS": _xla_flags(devices, optimize=False)} | environment,
                     stdout=file,
                     stderr=subprocess.STDOUT,
                 )
@@ -132,6 +205,30 @@ class Job:
         return "".join(output.read_text() for output in self.outputs)
 
 
+@pytest.fixture
+def tiny():
+    """A validated configuration of two layers, 16x16 grey."""
+
+    def make(**fields):
+        config = configuration.default_config()
+        config.data.prepared = os.environ["DCGAN_TEST_PREPARED"]
+        config.update(dict(image_size=(16, 16), channels=1, width=4, batch_size=8, latent_dim=6) | fields)
+        return configuration.validate(config)
+
+    return make
+
+
+def _shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder of this session, the same for all workers of pytest-xdist."""
+    folder = factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _share_prepared_sets(tmp_path_factory):
+    os.environ["DCGAN_TEST_PREPARED"] = str(_shared_folder(tmp_path_factory) / "shared_prepared")
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     """What evaluation keeps for the next time is kept for one test."""
@@ -139,12 +236,30 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="session")
-def straight_run(tmp_path_factory):
-    """The folder of a run of 40 steps without interruption."""
-    workdir = tmp_path_factory.mktemp("straight") / "run"
-    done = launch("train", *SMALL, "--config.num_steps=40", f"--workdir={workdir}")
-    assert done.returncode == 0, done.stderr
-    return workdir
+def made_once(tmp_path_factory):
+    """made_once(name, make) -> a folder that make(folder) filled, made by the first worker, copied for each."""
+
+    def made_once(name: str, make: Callable[[Path], object]) -> Path:
+        shared = _shared_folder(tmp_path_factory) / f"made_once_{name}"
+        with FileLock(f"{shared}.lock"):
+            if not shared.exists():
+                partial = shared.with_name(f"{shared.name}_by_{os.getpid()}")
+                make(partial)
+                partial.rename(shared)
+        return shutil.copytree(shared, tmp_path_factory.mktemp(name) / "run", symlinks=True)
+
+    return made_once
+
+
+@pytest.fixture(scope="session")
+def straight_run(made_once):
+    """The folder of a run of 40 steps without interruption, by a process of its own; on four devices, as `call`."""
+
+    def make(workdir):
+        done = launch("train", *SMALL, "--config.num_steps=40", f"--workdir={workdir}", devices=4)
+        assert done.returncode == 0, done.stderr
+
+    return made_once("straight", make)
 
 
 @pytest.fixture(scope="session")

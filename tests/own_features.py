@@ -1,4 +1,4 @@
-"""Features for tests, which cost nothing: means over blocks of pixels."""
+"""Cheap features for tests: means over blocks of pixels."""
 
 import jax.numpy as jnp
 
@@ -11,6 +11,6 @@ def blocks(images):
 
 
 def blocks_and_logits(images):
-    """The same, with logits of two classes."""
+    """The features of `blocks`, and logits of two classes."""
     vectors = blocks(images)
     return vectors, vectors[:, :2] * 10

@@ -44,19 +44,19 @@ def test_a_batch_after_resume_is_that_of_the_straight_run():
     assert data.Batches(numbered(50), 8, seed=1).indices(9).tolist() == taken[9]
 
 
-def test_ahead_gives_each_step_in_turn_from_one_thread():
+def test_prefetch_gives_each_step_in_turn_from_one_thread():
     threads = set()
 
     def work(step):
         threads.add(threading.current_thread())
         return step * step
 
-    assert list(data.ahead(work, range(3, 9))) == [9, 16, 25, 36, 49, 64]
+    assert list(data.prefetch(work, range(3, 9))) == [9, 16, 25, 36, 49, 64]
     assert len(threads) == 1
     assert threading.current_thread() not in threads
 
 
-def test_ahead_works_before_it_is_asked_and_not_far_ahead():
+def test_prefetch_works_before_it_is_asked_and_not_far_ahead():
     started, second = [], threading.Event()
 
     def work(step):
@@ -64,15 +64,15 @@ def test_ahead_works_before_it_is_asked_and_not_far_ahead():
         if step == 2:
             second.set()
 
-    steps = data.ahead(work, range(100), depth=2)
+    steps = data.prefetch(work, range(100), depth=2)
     next(steps)
     assert second.wait(10)  # a step that nobody asked for
     steps.close()
     assert len(started) <= 3
 
 
-def test_what_goes_wrong_ahead_is_raised_at_its_turn():
-    steps = data.ahead(lambda step: 1 // (2 - step), range(5))
+def test_an_error_in_a_prefetched_step_is_raised_at_its_turn():
+    steps = data.prefetch(lambda step: 1 // (2 - step), range(5))
     assert [next(steps), next(steps)] == [0, 1]
     with pytest.raises(ZeroDivisionError):
         next(steps)

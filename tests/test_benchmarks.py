@@ -1,5 +1,6 @@
-"""What the benchmarks count and print; no test asserts a time."""
+"""What the benchmarks count and print. No test asserts a time."""
 
+import functools
 import json
 import os
 import re
@@ -10,19 +11,20 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import pytest
-from conftest import ROOT, launch
+from conftest import ROOT, call
 
-from dcgan_jax import conv, state, steps
+from dcgan_jax import state, steps
 from dcgan_jax.config import check_field
+from dcgan_jax.ops import conv
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import flops
+import layers
 import measure
 import scaling
 
-# XLA also counts what is done to each number on its own (batch norm, activations, Adam), 2 to 10% in networks this
-# narrow.
+# XLA also counts elementwise operations (batch norm, activations, Adam), 2 to 10% in networks this narrow.
 ELEMENTWISE = 0.15
 NETWORKS = {
     "4x4": {},
@@ -34,20 +36,30 @@ NETWORKS = {
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_operations_counted_by_hand_are_those_that_xla_counts(tiny, name, monkeypatch):
-    # The plain convolutions: what a CPU runs in their place takes fewer operations.
+    # Plain convolutions: Winograd's, which CPUs use, take fewer operations.
     monkeypatch.setattr(conv, "_choose", lambda plain, on_cpu, *arrays: plain(*arrays))
     config = tiny(**dict(channels=3, features=(14, 15), latent_dim=50, batch_size=64) | NETWORKS[name])
-    batch = {"images": jax.ShapeDtypeStruct((config.batch_size, *config.image_size, config.channels), jnp.uint8)}
-    if config.num_classes:
-        batch["labels"] = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
-    step = jax.jit(steps.make_train_step(config)).lower(state.abstract(config), batch).compile()
+    train_step = functools.partial(steps.train_step, steps.from_config(config))
+    step = jax.jit(train_step).lower(state.abstract(config), measure.random_batch(config)).compile()
     ratio = step.cost_analysis()["flops"] / (config.batch_size * flops.train_step(config, inside=True))
     assert 1 <= ratio <= 1 + ELEMENTWISE
 
 
 def test_a_ratio_is_the_median_of_pairs():
-    # Medians of each column would say 1: the machine was slow for a while.
+    # The ratio of the medians would be 1: the machine was slow for a while.
     assert measure.ratio([2.0, 20.0, 4.0], [1.0, 10.0, 4.0]) == 2
+
+
+def test_the_convolutions_that_layers_are_compared_with_give_the_same_results():
+    layer = flops.Layer("conv", outer=3, inner=16, height=8, width=8, kernel_size=4, stride=2, transpose=True)
+    arrays = layers.random_arrays(layer, 2, "float32")
+    for passed in layers.DENSE:
+        used, *others = (
+            function(*arguments) for function, arguments in layers.contenders(layer, passed, arrays).values()
+        )
+        assert len(others) == 2
+        for other in others:
+            assert jnp.abs(used - other).max() < 1e-4 * jnp.abs(other).max()
 
 
 def test_a_table_has_a_column_for_each_field():
@@ -79,10 +91,11 @@ def test_an_all_reduce_is_a_reduce_scatter_and_an_all_gather():
     ring = dict(devices=4, bandwidth=10.0, latency=1.0)
     part = scaling.ring_seconds("all-gather", 25, **ring)
     assert scaling.ring_seconds("all-reduce", 100, **ring) == part + scaling.ring_seconds("reduce-scatter", 25, **ring)
-    # What a device's part is must not depend on how many devices were looked at.
+    # The size of a device's part must not depend on the number of devices in the program.
     assert scaling.parts({"all-gather": [80]}, 8) == scaling.parts({"all-gather": [20]}, 2) == [("all-gather", 10)]
 
 
+@pytest.mark.nightly
 def test_the_gpu_script_in_small(tmp_path):
     done = benchmark("benchmarks/gpu.sh", "--dry", "cifar10-64-bfloat16", OUT=str(tmp_path), PYTHON=sys.executable)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -91,7 +104,7 @@ def test_the_gpu_script_in_small(tmp_path):
     measured = {row["who"] for row in record["rows"] if "images/s" in row}
     assert {"ours", "ours, 2 steps a call"} <= measured
     assert record["versions"]["jax"] == jax.__version__
-    assert "kind" in done.stdout, "no profile"
+    assert "kind" in done.stdout, "the profile is missing"
 
 
 def test_the_gpu_script_refuses_a_row_that_it_does_not_know():
@@ -107,7 +120,10 @@ def test_shellcheck_finds_nothing(script):
 
 
 def reproduce(out, *experiments, fails="nothing"):
-    """benchmarks/reproduce.sh with a stand-in for Python that tells what it is called for and fails at one."""
+    """Runs benchmarks/reproduce.sh with a stand-in for Python that prints its arguments, and fails at one launcher.
+
+    Returns the finished process, and the arguments of each call.
+    """
     stand_in = out / "python"
     stand_in.write_text(f'#!/bin/sh\necho "called $*"\ncase "$1" in *{fails}*) exit 1;; esac\n')
     stand_in.chmod(0o755)
@@ -118,32 +134,34 @@ def reproduce(out, *experiments, fails="nothing"):
 def test_the_experiments_go_on_where_they_failed(tmp_path):
     done, calls = reproduce(tmp_path, "svhn", fails="probe")
     assert done.returncode == 1
-    assert [call[0] for call in calls] == ["launch/train.py", "launch/sample.py", "launch/probe.py"]
+    assert [args[0] for args in calls] == ["launch/train.py", "launch/sample.py", "launch/probe.py"]
     done, calls = reproduce(tmp_path, "svhn")
     assert done.returncode == 0, done.stderr
-    assert [call[0] for call in calls] == ["launch/probe.py", "launch/supervised.py"]
+    assert [args[0] for args in calls] == ["launch/probe.py", "launch/supervised.py"]
     assert reproduce(tmp_path, "svhn")[1] == []
-    steps = [json.loads(line) for line in (tmp_path / "times.jsonl").read_text().splitlines()]
-    assert [set(step) for step in steps] == [{"step", "seconds", "card"}] * 4
+    times = [json.loads(line) for line in (tmp_path / "times.jsonl").read_text().splitlines()]
+    assert [set(line) for line in times] == [{"step", "seconds", "card"}] * 4
 
 
 def test_every_experiment_of_the_paper_is_reproduced(tmp_path):
     done, calls = reproduce(tmp_path)
     assert done.returncode == 0, done.stderr
-    trained = {flag for call in calls if call[0] == "launch/train.py" for flag in call if flag.startswith("--config=")}
+    trainings = [args for args in calls if args[0] == "launch/train.py"]
+    trained = {flag for args in trainings for flag in args if flag.startswith("--config=")}
     names = ("mnist_conditional", "svhn", "imagenet32", "celeba", "lsun_bedroom")
     assert trained == {f"--config=configs/{name}.py:paper" for name in names} | {
         "--config=configs/mnist_conditional.py:dense"
     }
-    told = {script: launch(script, "--help").stdout for script in {Path(call[0]).stem for call in calls}}
+    help_texts = {script: call(script, "--help").stdout for script in {Path(args[0]).stem for args in calls}}
     for script, *arguments in calls:
         if script == "launch/figure.py":
-            assert f"\n{arguments[0]} " in told["figure"]
+            assert f"\n{arguments[0]} " in help_texts["figure"]
         for flag in (argument.split("=")[0] for argument in arguments if argument.startswith("--")):
             if flag.startswith("--config."):
                 check_field(flag.removeprefix("--config."))
             else:
-                assert re.search(rf"^ +--(\[no])?{flag[2:]}:", told[Path(script).stem], re.MULTILINE), (script, flag)
+                help_text = help_texts[Path(script).stem]
+                assert re.search(rf"^ +--(\[no])?{flag[2:]}:", help_text, re.MULTILINE), (script, flag)
     assert reproduce(tmp_path, "svhm")[0].returncode == 2
 
 

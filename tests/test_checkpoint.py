@@ -10,10 +10,11 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from conftest import SMALL, launch
+from conftest import SMALL, call, launch
 
-from dcgan_jax import checkpoint, load, state, train
-from dcgan_jax.errors import TrainingError, UserError
+from dcgan_jax import load, state, train
+from dcgan_jax.run import checkpoint
+from dcgan_jax.runtime.errors import TrainingError, UserError
 
 
 def equal(one, other):
@@ -25,6 +26,12 @@ def equal(one, other):
 def run(straight_run, tmp_path):
     """A copy of a run with checkpoints of steps 20 and 40."""
     return shutil.copytree(straight_run, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def whole(straight_run):
+    """What the checkpoints of that run hold, by step."""
+    return {step: checkpoint.read(straight_run, step) for step in (20, 40)}
 
 
 def cut_in_half(path):
@@ -75,8 +82,7 @@ def file_of(place, name):
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_a_damaged_newest_checkpoint_is_never_a_wrong_state(run, caplog, damage, name):
-    whole = {step: checkpoint.read(run, step) for step in (20, 40)}
+def test_a_damaged_newest_checkpoint_is_never_a_wrong_state(run, whole, caplog, damage, name):
     damage(file_of(run / "checkpoints" / "40", name))
     tree, meta = checkpoint.read(run)
     step = int(tree["step"])
@@ -117,15 +123,14 @@ def test_a_damaged_checkpoint_that_was_asked_for_is_told(run, damage):
     assert "\n" not in str(error.value)
 
 
-def test_training_sets_a_damaged_newest_checkpoint_aside_and_goes_on_from_the_one_before(straight_run, run):
-    whole = checkpoint.read(straight_run, 40)[0]
+def test_training_sets_a_damaged_newest_checkpoint_aside_and_goes_on_from_the_one_before(run, whole):
     file_of(run / "checkpoints" / "40", "arrays").write_bytes(b"garbage")
     (run / "damaged" / "40").mkdir(parents=True)
-    done = launch("train", *SMALL, "--config.num_steps=40", f"--workdir={run}")
+    done = call("train", *SMALL, "--config.num_steps=40", f"--workdir={run}")
     assert done.returncode == 0, done.stderr
     assert f"the damaged one of step 40 is now {run}/damaged/40-1" in done.stderr
     assert f"resuming {run} from step 20" in done.stderr
-    assert equal(checkpoint.read(run, 40)[0], whole)
+    assert equal(checkpoint.read(run, 40)[0], whole[40][0])
     assert any(path.read_bytes() == b"garbage" for path in (run / "damaged" / "40-1").rglob("*") if path.is_file())
 
 
@@ -133,7 +138,7 @@ def test_where_all_are_damaged_nothing_is_begun_anew(run):
     for step in (20, 40):
         (run / "checkpoints" / str(step) / "state" / "manifest.ocdbt").unlink()
     before = sorted(run.rglob("*"))
-    done = launch("train", *SMALL, "--config.num_steps=60", f"--workdir={run}")
+    done = call("train", *SMALL, "--config.num_steps=60", f"--workdir={run}")
     assert done.returncode == 2
     assert "are damaged (20, 40)" in done.stderr.splitlines()[-1]
     assert sorted(run.rglob("*")) == before
@@ -192,7 +197,7 @@ FULL_DISK = {
 
 
 @pytest.mark.parametrize("what", FULL_DISK)
-def test_a_full_disk_stops_the_run_and_leaves_the_last_good_checkpoint(straight_run, run, what):
+def test_a_full_disk_stops_the_run_and_leaves_the_last_good_checkpoint(run, whole, what):
     # No file may grow beyond 16 kB: the arrays of a checkpoint do not fit, and the record some steps later.
     (run / "metrics.jsonl").unlink()
     flags, told = FULL_DISK[what]
@@ -202,7 +207,7 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_good_checkpoint(straight_
     error = done.stderr.splitlines()[-1]
     assert told in error
     assert "the checkpoint of step 40 is the last good one" in error
-    assert equal(checkpoint.read(run)[0], checkpoint.read(straight_run)[0])
+    assert equal(checkpoint.read(run)[0], whole[40][0])
 
 
 class Planted:

@@ -1,9 +1,11 @@
 """A mistake in a configuration is found before anything happens, and told in one line."""
 
 import pytest
+from conftest import ROOT
 
 from dcgan_jax import config as configuration
-from dcgan_jax.errors import UserError
+from dcgan_jax import fields
+from dcgan_jax.runtime.errors import UserError
 
 
 def changed(**fields):
@@ -24,7 +26,7 @@ def changed(**fields):
         ({"image_size": (0,)}, "height,width"),
         ({"image_size": (96, 50)}, "try --config.image_size=96,48"),
         ({"channels": 4}, "1 (grey) or 3 (colour)"),
-        ({"batch_size": 0}, "at least 1"),
+        ({"batch_size": 0}, "at least 2"),
         ({"generator_lr": -1.0}, "above 0"),
         ({"generator_lr": float("nan")}, "above 0"),
         ({"b1": 1.0}, "[0, 1)"),
@@ -116,3 +118,21 @@ def test_differences_name_what_a_resumed_run_may_not_change():
 def test_a_run_with_decay_may_not_change_its_length():
     old, new = (changed(lr_decay_steps=5, num_steps=n).to_dict() for n in (10, 20))
     assert configuration.differences(old, new) == ["num_steps: 10 there, 20 here"]
+
+
+def test_every_default_is_allowed():
+    for name in fields.FIELDS:
+        fields.check_value(name, {name: fields.FIELDS[name].default})
+
+
+@pytest.mark.parametrize("name", sorted(configuration.DATA_SETS))
+def test_every_data_set_has_a_file_and_valid_recipes(name):
+    assert (ROOT / "configs" / f"{name}.py").exists()
+    for recipe in configuration.DATA_SETS[name].steps:
+        config = configuration.validate(configuration.for_data_set(name, recipe))
+        assert config.recipe == recipe
+        assert config.num_steps == configuration.DATA_SETS[name].steps[recipe]
+
+
+def test_the_page_about_the_fields_is_up_to_date():
+    assert (ROOT / "docs" / "config.md").read_text() == fields.markdown(), "python -m dcgan_jax.fields > docs/config.md"

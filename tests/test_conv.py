@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dcgan_jax import conv as convolutions
+from dcgan_jax.ops import conv as convolutions
 
 SHAPES = [(5, 2), (4, 2), (3, 1), (3, 2), (5, 1), (6, 3)]  # (kernel, stride)
 FEW, ENOUGH = (3, 4), (16, 17)  # channels: a CPU uses Winograd's form where there are enough and the stride is 2
@@ -165,7 +165,7 @@ def test_constant_features_are_those_of_constant_maps(name, kernel_size, stride)
         return convolve(jnp.broadcast_to(values[:, None, None], (3, 6, 12, 7)), kernel, stride)
 
     def of_values(values, kernel):
-        return convolutions.of_constants(convolve, values, kernel, stride, size=(6, 12))
+        return convolutions.conv_of_constant_maps(convolve, values, kernel, stride, size=(6, 12))
 
     (expected, pull_back), (found, pull_ours_back) = (jax.vjp(f, values, kernel) for f in (of_maps, of_values))
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)

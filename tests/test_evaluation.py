@@ -1,21 +1,22 @@
-"""Measuring: the same numbers on any devices and processes, in training and afterwards, and never of something else."""
+"""Metrics of runs and images: equal on all devices and processes, equal in training and afterwards, cached safely."""
 
 import os
 
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL, Job, launch
+from conftest import ROOT, SMALL, Job, call, launch
 from own_features import blocks, blocks_and_logits
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from dcgan_jax.config import default_config
 from dcgan_jax.data import ImageSet, held_out
-from dcgan_jax.errors import UserError
-from dcgan_jax.evaluation import evaluate, extraction, extractors, features, report, store
-from dcgan_jax.evaluation.images import open_images
-from dcgan_jax.evaluation.recipes import parse_bare
+from dcgan_jax.evaluation import cache, evaluate, extractors, features, report
+from dcgan_jax.evaluation.image_files import open_images
+from dcgan_jax.evaluation.metric_names import parse_without_splits
 from dcgan_jax.evaluation.reference import Reference
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import digest
 
 OWN = {"PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])}
 METRICS = "fid100_train,prdc100_train,memorisation100"
@@ -27,55 +28,55 @@ def pictures(count, seed=0, side=8):
 
 
 def image_set(count, seed=0):
-    found = pictures(count, seed)
-    return ImageSet(found, None, {"sha256": {"images": features.digest(found)}})
+    images = pictures(count, seed)
+    return ImageSet(images, None, {"sha256": {"images": digest(images)}})
 
 
 def extractor(function=blocks):
-    return extractors.own(function, "tests:blocks", pictures(2))
+    return extractors.from_function(function, "tests:blocks", pictures(2))
 
 
 def test_features_come_in_order_whatever_the_batches():
-    found = pictures(300)
+    images = pictures(300)
     own = extractor()
-    expected = np.asarray(blocks(found))
+    expected = np.asarray(blocks(images))
     for sizes in ([300], [1, 7, 292], [150, 150]):
-        parts = np.split(found, np.cumsum(sizes)[:-1])
-        np.testing.assert_array_equal(features.joined(list(own.stream(parts))).vectors, own(found).vectors)
-    np.testing.assert_allclose(own(found).vectors, expected, rtol=1e-6)
+        parts = np.split(images, np.cumsum(sizes)[:-1])
+        np.testing.assert_array_equal(features.concatenate(list(own.stream(parts))).vectors, own(images).vectors)
+    np.testing.assert_allclose(own(images).vectors, expected, rtol=1e-6)
 
 
 def test_the_moments_of_a_stream_are_those_of_its_vectors(monkeypatch):
-    monkeypatch.setattr(extraction, "BLOCK", 64)
-    found = pictures(300)
-    moments = extraction.extract_moments(extractor(), lambda indices: found[indices], np.arange(300), "")
-    vectors = extractor()(found).vectors.astype(np.float64)
+    monkeypatch.setattr(features, "BLOCK", 64)
+    images = pictures(300)
+    moments = features.extract_moments(extractor(), lambda indices: images[indices], np.arange(300), "")
+    vectors = extractor()(images).vectors.astype(np.float64)
     np.testing.assert_allclose(moments.mean, vectors.mean(0), rtol=1e-9)
     np.testing.assert_allclose(moments.covariance, np.cov(vectors.T), rtol=1e-9, atol=1e-15)
 
 
-def test_a_function_is_told_from_another_of_its_name():
-    assert extractor().digest != extractors.own(lambda x: blocks(x) * 2, "tests:blocks", pictures(2)).digest
+def test_functions_of_one_name_have_different_digests():
+    assert extractor().digest != extractors.from_function(lambda x: blocks(x) * 2, "tests:blocks", pictures(2)).digest
     with pytest.raises(UserError, match=r"expected \(2, F\)"):
-        extractors.own(lambda x: blocks(x)[:1], "tests:blocks", pictures(2))
+        extractors.from_function(lambda x: blocks(x)[:1], "tests:blocks", pictures(2))
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("inceptoin", "one of inception, classifier"), ("no_such:thing", "cannot be imported"), ("math:no", "imported")],
 )
-def test_features_that_do_not_exist_are_told(name, expected):
+def test_unknown_features_are_named(name, expected):
     with pytest.raises(UserError, match=expected):
-        extractors.named(name, image_set(10))
+        extractors.by_name(name, image_set(10))
 
 
-def test_what_was_computed_is_taken_for_nothing_else(monkeypatch):
+def test_cached_features_are_used_for_nothing_else(monkeypatch):
     computed = []
-    real = extraction.extract
+    original = features.extract
 
     def counting(*arguments):
         computed.append(arguments)
-        return real(*arguments)
+        return original(*arguments)
 
     monkeypatch.setattr("dcgan_jax.evaluation.reference.extract", counting)
 
@@ -87,20 +88,22 @@ def test_what_was_computed_is_taken_for_nothing_else(monkeypatch):
     assert len(computed) == 1
     vectors(image_set(100), extractor(), 60)  # another count
     vectors(image_set(100, seed=1), extractor())  # other images
-    vectors(image_set(100), extractors.own(lambda x: blocks(x) * 2, "tests:blocks", pictures(2)))  # other features
+    vectors(
+        image_set(100), extractors.from_function(lambda x: blocks(x) * 2, "tests:blocks", pictures(2))
+    )  # other features
     assert len(computed) == 4
 
 
-def test_damaged_or_exchanged_files_are_computed_again(caplog):
+def test_damaged_or_exchanged_cache_files_are_computed_again(caplog):
     first = Reference(image_set(100), extractor()).vectors(100)
-    (file,) = store.folder().glob("vectors-*.npz")
+    (file,) = cache.folder().glob("vectors-*.npz")
     for content in (b"", b"PK\3\4 nothing", file.read_bytes()[:-100]):
         file.write_bytes(content)
         np.testing.assert_array_equal(Reference(image_set(100), extractor()).vectors(100), first)
         assert "computing it again" in caplog.text
         caplog.clear()
     Reference(image_set(90), extractor()).vectors(90)
-    (other,) = (path for path in store.folder().glob("vectors-*.npz") if path != file)
+    (other,) = (path for path in cache.folder().glob("vectors-*.npz") if path != file)
     file.write_bytes(other.read_bytes())
     np.testing.assert_array_equal(Reference(image_set(100), extractor()).vectors(100), first)
     assert "computed for something else" in caplog.text
@@ -108,8 +111,8 @@ def test_damaged_or_exchanged_files_are_computed_again(caplog):
 
 def evaluator(metrics, fake, real, function=blocks):
     own = extractor(function)
-    recipes = parse_bare(metrics, len(fake.images))
-    return evaluate.Evaluator(recipes, own, {"train": Reference(real, own)})
+    specs = parse_without_splits(metrics, len(fake.images))
+    return evaluate.Evaluator(specs, own, {"train": Reference(real, own)})
 
 
 def measured(metrics, fake, real, function=blocks):
@@ -117,12 +120,10 @@ def measured(metrics, fake, real, function=blocks):
     return {line["metric"]: line["value"] for line in lines}
 
 
-def test_real_digits_are_nearer_to_real_ones_than_noise_is():
+def test_real_digits_score_better_than_noise():
     digits = (load_digits().images[..., None] * 15.9).astype(np.uint8)
     order = np.random.default_rng(0).permutation(len(digits))
-    halves = [
-        ImageSet(half, None, {"sha256": {"images": features.digest(half)}}) for half in np.split(digits[order[:-1]], 2)
-    ]
+    halves = [ImageSet(half, None, {"sha256": {"images": digest(half)}}) for half in np.split(digits[order[:-1]], 2)]
     noise = halves[0]._replace(images=np.random.default_rng(0).permuted(halves[0].images.reshape(898, 64), axis=1))
     noise = noise._replace(images=noise.images.reshape(898, 8, 8, 1))
     same, other = (
@@ -146,7 +147,7 @@ def test_real_digits_are_nearer_to_real_ones_than_noise_is():
         ("kid", 200, "at least 1000"),
     ],
 )
-def test_too_few_images_are_told_with_the_reason(metrics, count, expected):
+def test_too_few_images_are_named_with_the_reason(metrics, count, expected):
     with pytest.raises(UserError, match=expected):
         evaluator(metrics, image_set(count), image_set(count, 1))
 
@@ -157,11 +158,11 @@ def values(file):
 
 @pytest.fixture(scope="module")
 def evaluated_run(tmp_path_factory):
-    workdir = tmp_path_factory.mktemp("evaluated") / "run"
-    best = ("--config.best_metric=fid100_train", "--config.keep=1")
-    done = launch("train", *SMALL, *EVALUATED, *best, "--config.num_steps=60", f"--workdir={workdir}", **OWN)
+    folder = tmp_path_factory.mktemp("evaluated")
+    best = ("--config.best_metric=fid100_train", "--config.keep=1", "--config.num_steps=60")
+    done = call("train", *SMALL, *EVALUATED, *best, f"--workdir={folder / 'run'}", XDG_CACHE_HOME=str(folder / "cache"))
     assert done.returncode == 0, done.stderr
-    return workdir
+    return folder / "run"
 
 
 def test_training_measures_what_is_measured_afterwards(evaluated_run, tmp_path):
@@ -170,33 +171,40 @@ def test_training_measures_what_is_measured_afterwards(evaluated_run, tmp_path):
     steps = sorted(int(path.name) for path in (evaluated_run / "checkpoints").iterdir())
     best = min((20, 40, 60), key=lambda step: in_training[step, "fid100_train"])
     assert steps == sorted({best, 60})
-    copy = tmp_path / "run"
-    launch_evaluate(evaluated_run, copy, "--step=all")
+    copy = copy_of(evaluated_run, tmp_path / "run")
+    done = call("evaluate", *measuring(copy), "--step=all")
+    assert done.returncode == 0, done.stderr
     assert values(copy / report.NAME) == {key: value for key, value in in_training.items() if key[0] in steps}
     assert (evaluated_run / "evaluation" / "fid100_train.png").stat().st_size > 1000
     assert Image.open(copy / "evaluation" / f"memorisation100_step_{best:08d}.png").size == (8 * 18 - 2, 4 * 18 - 2)
 
 
-def launch_evaluate(run, copy, *arguments, devices=1, processes=1):
-    """Measures a run's checkpoints, in a copy of its folder that has nothing but them."""
+def copy_of(run, copy):
+    """A copy of a run's folder with nothing but its checkpoints."""
     copy.mkdir()
     (copy / "checkpoints").symlink_to(run / "checkpoints")
-    arguments = (f"--workdir={copy}", f"--metrics={METRICS}", "--features=own_features:blocks", *arguments)
-    arguments += (f"--prepared={os.environ['DCGAN_TEST_PREPARED']}",)
-    if processes == 1:
-        done = launch("evaluate", *arguments, devices=devices, **OWN)
-        assert done.returncode == 0, done.stderr
-        return
-    with Job(copy / "job", processes, devices, *arguments, script="evaluate", **OWN) as job:
-        assert job.wait() == [0] * processes, job.told()
+    return copy
 
 
-@pytest.mark.parametrize(("processes", "devices"), [(1, 2), (1, 4), (2, 1)])
+def measuring(workdir):
+    prepared = os.environ["DCGAN_TEST_PREPARED"]
+    return f"--workdir={workdir}", f"--metrics={METRICS}", "--features=own_features:blocks", f"--prepared={prepared}"
+
+
+@pytest.mark.parametrize(("processes", "devices"), [(1, 1), (2, 2)])
 def test_devices_and_processes_measure_the_same(evaluated_run, tmp_path, processes, devices):
-    launch_evaluate(evaluated_run, tmp_path / "run", "--step=best", processes=processes, devices=devices)
-    found, expected = values(tmp_path / "run" / report.NAME), values(evaluated_run / report.NAME)
-    assert len(found) == 6
-    for key, value in found.items():
+    """The run itself was measured on four devices."""
+    copy = copy_of(evaluated_run, tmp_path / "run")
+    if processes == 1:
+        done = launch("evaluate", *measuring(copy), "--step=best", devices=devices, **OWN)
+        assert done.returncode == 0, done.stderr
+    else:
+        arguments = (*measuring(copy), "--step=best")
+        with Job(copy / "job", processes, devices, *arguments, script="evaluate", **OWN) as job:
+            assert job.wait() == [0] * processes, job.told()
+    measured, expected = values(copy / report.NAME), values(evaluated_run / report.NAME)
+    assert len(measured) == 6
+    for key, value in measured.items():
         assert value == pytest.approx(expected[key], rel=1e-9)
 
 
@@ -229,10 +237,10 @@ def pictures_of_many_kinds(tmp_path_factory):
         ("cut.npz", "cannot be read"),
     ],
 )
-def test_images_that_cannot_be_measured_are_told(pictures_of_many_kinds, tmp_path, name, expected):
-    with pytest.raises(UserError, match=f"^--images: .*({expected})") as told:
+def test_images_that_cannot_be_measured_are_named(pictures_of_many_kinds, tmp_path, name, expected):
+    with pytest.raises(UserError, match=f"^--images: .*({expected})") as raised:
         open_images(str(pictures_of_many_kinds / name), str(tmp_path))
-    assert "config." not in str(told.value)
+    assert "config." not in str(raised.value)
     assert not list(tmp_path.iterdir())
 
 
@@ -241,10 +249,19 @@ def test_images_of_two_sizes_are_not_compared(pictures_of_many_kinds, tmp_path):
         open_images(str(pictures_of_many_kinds / f"{name}.npz"), str(tmp_path)) for name in ("good", "larger")
     )
     with pytest.raises(UserError, match=r"images of \(8, 8, 3\) and real ones of \(16, 16, 3\), expected one size"):
-        evaluate.of_images(fake, real, "fid", "own_features:blocks")
+        evaluate.from_image_sets(fake, real, "fid", "own_features:blocks")
 
 
-def test_held_out_images_that_do_not_exist_are_told_by_their_own_name(tmp_path):
+def test_two_sets_of_images_by_the_launcher(pictures_of_many_kinds):
+    images = f"--images={pictures_of_many_kinds / 'good.npz'}"
+    done = call("evaluate", images, images, "--metrics=fid,memorisation", "--features=own_features:blocks")
+    assert done.returncode == 0, done.stderr
+    fid, memorisation = done.stdout.splitlines()
+    assert abs(float(fid.split()[1])) < 1e-6
+    assert memorisation.startswith("memorisation 1 ")
+
+
+def test_missing_held_out_images_are_reported_by_their_own_field(tmp_path):
     config = default_config()
     config.data.source, config.data.path, config.data.test = "folder", str(tmp_path), str(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"^config.data.test: .*pass --config.data.test="):

@@ -1,6 +1,6 @@
-"""The Inception network against torch-fidelity's: what that gave (golden/inception.npz), and the two side by side.
+"""The Inception network against torch-fidelity's: its stored results (golden/inception.npz), and side by side.
 
-python tests/test_inception.py      writes golden/inception.npz anew; it needs torch-fidelity
+python tests/test_inception.py      writes golden/inception.npz; it needs torch-fidelity
 """
 
 import importlib.util
@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from dcgan_jax.errors import UserError
-from dcgan_jax.evaluation import inception, store, weights
+from dcgan_jax.evaluation import cache, inception, inception_weights
+from dcgan_jax.runtime.errors import UserError
 
 GOLDEN = ROOT / "tests" / "golden" / "inception.npz"
 TAPS = ("64", "192", "768", "2048", "logits_unbiased", "logits")
 SIZES = ((32, 32, 3), (64, 64, 3), (28, 28, 1), (299, 299, 3), (350, 178, 3))
-STRIDE = 8  # of the values that the golden file holds
+STRIDE = 8  # the golden file holds every eighth value
 
 
 def random_weights(shapes):
-    """A state dictionary under which activations stay in the range that the real one has."""
+    """A state dictionary whose activations have the range of the real one's."""
     rng = np.random.default_rng(0)
     drawn = {}
     for name, shape in sorted(shapes.items()):
@@ -44,7 +44,7 @@ def reference(drawn):
     """torch-fidelity's network with these weights, as a function of images."""
     import torch
 
-    # It imports torchvision for other networks.
+    # The module imports torchvision, for other networks.
     names = ("torchvision", *(f"torchvision.{name}" for name in ("datasets", "models", "transforms")))
     fakes = {name: mock.MagicMock(__spec__=None) for name in (*names, "torchvision.transforms.functional")}
     with mock.patch.dict("sys.modules", fakes):
@@ -57,8 +57,8 @@ def reference(drawn):
     def features(images):
         colour = np.repeat(images, 3, -1) if images.shape[-1] == 1 else images
         with torch.no_grad():
-            found = network(torch.from_numpy(colour.transpose(0, 3, 1, 2).copy()))
-        return {tap: array.numpy() for tap, array in zip(TAPS, found, strict=True)}
+            outputs = network(torch.from_numpy(colour.transpose(0, 3, 1, 2).copy()))
+        return {tap: array.numpy() for tap, array in zip(TAPS, outputs, strict=True)}
 
     return features
 
@@ -76,29 +76,42 @@ def drawn(golden):
 
 @pytest.fixture(scope="module")
 def ours(drawn):
-    params = weights.converted(drawn)
-    return jax.jit(lambda images: inception.Inception().apply({"params": params}, images))
+    """Our network, compiled for two shapes only, which takes long: resizing an image of 299x299 changes nothing."""
+    params = inception_weights.convert(drawn)
+    compiled = jax.jit(lambda images: inception.Inception().apply({"params": params}, images))
+
+    def features(images):
+        if images.shape[-1] == 1:  # resized in the network
+            return compiled(images)
+        return compiled(inception.resize(images.astype(np.float32)))
+
+    return features
 
 
 @pytest.mark.parametrize("shape", SIZES, ids=str)
 def test_features_are_those_of_the_reference(golden, ours, shape):
-    found = ours(image(shape))
+    features = ours(image(shape))
     for tap in TAPS:
         expected = golden[f"{shape}/{tap}"]
-        np.testing.assert_allclose(found[tap][0, ::STRIDE], expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+        np.testing.assert_allclose(features[tap][0, ::STRIDE], expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("torch_fidelity"), reason="torch-fidelity is not installed")
 def test_features_are_those_of_the_reference_side_by_side(drawn, ours):
     theirs = reference(drawn)
     for shape in SIZES[:3]:
-        found, expected = ours(image(shape)), theirs(image(shape))
+        features, expected = ours(image(shape)), theirs(image(shape))
         for tap in TAPS:
-            np.testing.assert_allclose(found[tap], expected[tap], rtol=0, atol=1e-4 * np.abs(expected[tap]).max())
+            np.testing.assert_allclose(features[tap], expected[tap], rtol=0, atol=1e-4 * np.abs(expected[tap]).max())
+
+
+def test_resizing_an_image_of_the_networks_size_changes_nothing():
+    images = image((299, 299, 3)).astype(np.float32)
+    np.testing.assert_array_equal(inception.resize(images), images)
 
 
 def test_resizing_by_hand():
-    # Two pixels to 299: place i reads at i * 2 / 299, and nothing lies beyond the last pixel.
+    # Two pixels to 299: pixel i is read at i * 2 / 299, at most at the last pixel.
     images = np.array([0.0, 100.0], np.float32).reshape(1, 2, 1, 1)
     column = np.asarray(inception.resize(images))[0, :, 0, 0]
     expected = [min(i * 2 / 299, 1) * 100 for i in range(299)]
@@ -110,38 +123,37 @@ def test_weights_with_another_shape_are_named(drawn):
     with pytest.raises(
         UserError, match=r"Mixed_5b\.branch1x1\.conv\.weight: found \(1, 1, 191, 64\), expected \(1, 1, 192"
     ):
-        weights.converted(damaged)
+        inception_weights.convert(damaged)
     del damaged["Mixed_5b.branch1x1.conv.weight"]
     with pytest.raises(UserError, match="found nothing"):
-        weights.converted(damaged)
+        inception_weights.convert(damaged)
 
 
 def test_a_file_with_another_hash_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "weights.pth").write_bytes(b"something else")
     with pytest.raises(UserError, match="SHA-256"):
-        weights.load(tmp_path / "weights.pth")
+        inception_weights.load(tmp_path / "weights.pth")
     with pytest.raises(UserError, match="cannot be read"):
-        weights.load(tmp_path / "absent.pth")
+        inception_weights.load(tmp_path / "absent.pth")
 
 
-def test_without_a_network_the_way_out_is_told(tmp_path, monkeypatch):
+def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(weights, "OTHERS", ())
+    monkeypatch.setattr(inception_weights, "TORCH_FOLDERS", ())
     monkeypatch.delenv("TORCH_HOME", raising=False)
-    monkeypatch.setattr(weights, "URL", "http://127.0.0.1:9/none.pth")
+    monkeypatch.setattr(inception_weights, "URL", "http://127.0.0.1:9/none.pth")
     with pytest.raises(UserError, match="put that file into"):
-        weights.load()
+        inception_weights.load()
     assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_weights_are_converted_once(tmp_path, monkeypatch, drawn):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    params = weights.converted(drawn)
-    store.keep("inception", weights.SHA256, params, {})
-    monkeypatch.setattr(weights, "_found", lambda: pytest.fail("looked for the file again"))
-    found = weights.load()
-    jax.tree.map(np.testing.assert_array_equal, found, params)
+    params = inception_weights.convert(drawn)
+    cache.save("inception", inception_weights.SHA256, params, {})
+    monkeypatch.setattr(inception_weights, "_find", lambda: pytest.fail("looked for the file again"))
+    jax.tree.map(np.testing.assert_array_equal, inception_weights.load(), params)
 
 
 def main():

@@ -5,13 +5,14 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import launch
+from conftest import call
 from PIL import Image
 
 import dcgan_jax
 from dcgan_jax import state, train
 from dcgan_jax.data.images import grid
 from dcgan_jax.inference import TrainedGAN
+from dcgan_jax.ops.pixels import to_unit_range
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +39,12 @@ def test_shapes_types_and_ranges(gan):
     assert gan.features(images).shape == (5, 4 * 4 * (4 + 8))
     assert gan.sample(0).shape == (0, 16, 16, 1)
     assert gan.discriminate(images[:0]).shape == (0,)
+
+
+def test_images_may_be_bytes(gan):
+    images = gan.sample(3)
+    np.testing.assert_array_equal(gan.features(images), gan.features(to_unit_range(images)))
+    np.testing.assert_array_equal(gan.discriminate(images), gan.discriminate(to_unit_range(images)))
 
 
 def test_features_are_the_maxima_of_the_maps(gan):
@@ -80,18 +87,18 @@ def test_no_run_is_never_a_fresh_start(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("wrong", "told"),
     [
         (lambda gan: gan.generate(np.zeros((2, 7))), r"expected \(n, 100\)"),
         (lambda gan: gan.discriminate(np.zeros((2, 8, 8, 1))), r"expected \(n, 16, 16, 1\)"),
-        (lambda gan: gan.features(np.zeros((2, 16, 16, 1), np.uint8)), "expected floats"),
+        (lambda gan: gan.features(np.zeros((2, 16, 16, 1), np.int64)), "expected uint8, or floats"),
         (lambda gan: gan.sample(2, labels=[0, 1]), "without classes"),
         (lambda gan: gan.sample(2, seed=-1), "seed"),
     ],
 )
-def test_wrong_arguments_are_told(gan, call, told):
+def test_wrong_arguments_are_told(gan, wrong, told):
     with pytest.raises(dcgan_jax.UserError, match=told):
-        call(gan)
+        wrong(gan)
 
 
 def test_a_conditional_network_takes_labels(tiny, tmp_path):
@@ -126,7 +133,7 @@ print(sorted({{"tensorflow", "tensorflow_datasets", "sklearn", "tensorboardX"}} 
 def test_sample_writes_each_format_and_never_over_a_file(gan, straight_run, tmp_path, form):
     out = tmp_path / "out"
     arguments = (f"--workdir={straight_run}", "--num=11", f"--format={form}", f"--out={out}", "--seed=5")
-    done = launch("sample", *arguments)
+    done = call("sample", *arguments)
     assert done.returncode == 0, done.stderr
     expected = gan.sample(11, seed=5)
     if form == "grid":
@@ -137,7 +144,7 @@ def test_sample_writes_each_format_and_never_over_a_file(gan, straight_run, tmp_
     else:
         assert sorted(path.name for path in out.iterdir()) == [f"{i:02d}.png" for i in range(11)]
         np.testing.assert_array_equal(np.asarray(Image.open(out / "07.png")), expected[7, ..., 0])
-    again = launch("sample", *arguments)
+    again = call("sample", *arguments)
     assert again.returncode == 2
     assert "exists" in again.stderr
 
@@ -150,12 +157,12 @@ def test_sample_tells_mistakes(straight_run, tmp_path):
         ((f"--workdir={straight_run}", "--labels=a"), "--labels"),
         ((f"--workdir={straight_run}", "--num=0"), "num"),
     ):
-        done = launch("sample", *arguments)
+        done = call("sample", *arguments)
         assert done.returncode == 2, done.stderr
         assert told in done.stderr
         assert done.stderr.count("\n") == 1
 
 
 def test_generated_images_have_a_place_by_default(straight_run, tmp_path):
-    done = launch("sample", f"--workdir={straight_run}", "--num=2", "--step=20")
+    done = call("sample", f"--workdir={straight_run}", "--num=2", "--step=20")
     assert done.stdout.strip() == f"{straight_run}/generated/step_00000020_seed_0_num_2.png"

@@ -1,5 +1,6 @@
-"""Figures: what they show is what the network computes; and every mistake is one line."""
+"""Figures show what the network computes; every mistake is one line."""
 
+import errno
 import json
 import shutil
 
@@ -7,14 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import launch
+from conftest import call, launch
 from PIL import Image
 
 from dcgan_jax import latent
-from dcgan_jax.conv import conv_transpose
-from dcgan_jax.errors import UserError
-from dcgan_jax.inference import load, to_uint8, untrained
+from dcgan_jax.inference import load, untrained
 from dcgan_jax.interpret import excitation, forget, guided, neighbours, pictures, receptive
+from dcgan_jax.ops.conv import conv_transpose
+from dcgan_jax.ops.pixels import to_uint8, to_unit_range
+from dcgan_jax.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +31,9 @@ def noise(count, shape, seed=0):
 @pytest.mark.parametrize("between", [latent.linear, latent.spherical])
 def test_a_walk_passes_through_its_points_and_closes(between):
     points = jax.random.normal(jax.random.key(0), (4, 7))
-    found = latent.walk(points, 5, between)
-    np.testing.assert_allclose(found[:, 0], points, atol=1e-6)
-    steps = np.linalg.norm(np.diff(np.asarray(found).reshape(-1, 7), axis=0), axis=1)
+    walk = latent.walk(points, 5, between)
+    np.testing.assert_allclose(walk[:, 0], points, atol=1e-6)
+    steps = np.linalg.norm(np.diff(np.asarray(walk).reshape(-1, 7), axis=0), axis=1)
     assert steps.max() < 2 * np.linalg.norm(points, axis=1).max() / 5 * np.pi / 2
     np.testing.assert_allclose(between(points[3], points[0], jnp.ones(1))[0], points[0], atol=1e-5)
 
@@ -79,15 +81,15 @@ def test_a_patch_is_what_a_place_sees():
 
 def test_peaks_are_the_highest_activations(gan):
     images = noise(300, (16, 16, 1))
-    maps = np.asarray(gan.maps(jnp.asarray(images / 127.5 - 1, jnp.float32))[1])
-    found = excitation.peaks(gan, images, 1, 3)
+    maps = np.asarray(gan.maps(jnp.asarray(to_unit_range(images)))[1])
+    peaks = excitation.peaks(gan, images, 1, 3)
     for feature in range(maps.shape[-1]):
         highest = maps[..., feature].reshape(300, -1).max(1)
-        np.testing.assert_allclose(found.values[feature], np.sort(highest)[::-1][:3], rtol=1e-4)
-        at = found.images[feature], found.rows[feature], found.columns[feature]
-        np.testing.assert_allclose(maps[(*at, feature)], found.values[feature], rtol=1e-4)
-    first = excitation.most_active(found, 1)[0]
-    assert found.values[first].mean() == found.values.mean(1).max()
+        np.testing.assert_allclose(peaks.values[feature], np.sort(highest)[::-1][:3], rtol=1e-4)
+        at = peaks.images[feature], peaks.rows[feature], peaks.columns[feature]
+        np.testing.assert_allclose(maps[(*at, feature)], peaks.values[feature], rtol=1e-4)
+    first = excitation.most_active(peaks, 1)[0]
+    assert peaks.values[first].mean() == peaks.values.mean(1).max()
 
 
 def test_guided_gradients_pass_where_both_are_positive():
@@ -99,19 +101,19 @@ def test_guided_gradients_pass_where_both_are_positive():
 
 def test_guided_backpropagation_of_the_first_layer_is_its_kernel(gan):
     images = noise(4, (16, 16, 1))
-    found = excitation.peaks(gan, images, 0, 1)
+    peaks = excitation.peaks(gan, images, 0, 1)
     kernel, compared = np.asarray(gan.discriminator_variables["params"]["conv_0"]["kernel"]), 0
     for feature in range(kernel.shape[-1]):
-        image, row, column = (int(part[feature, 0]) for part in found[1:])
+        image, row, column = (int(part[feature, 0]) for part in peaks[1:])
         gradient = guided.backpropagate(gan, images[[image]], 0, *(np.array([n]) for n in (feature, row, column)))[0]
         field = receptive.field(gan.discriminator, 0)
         top, left = field[0] + row * field[1], field[0] + column * field[1]
         assert not gradient[: max(top, 0)].any()
-        if found.values[feature, 0] > 0 and min(top, left) >= 0 and max(top, left) + 4 <= 16:
+        if peaks.values[feature, 0] > 0 and min(top, left) >= 0 and max(top, left) + 4 <= 16:
             np.testing.assert_allclose(gradient[top : top + 4, left : left + 4], kernel[..., feature], atol=1e-6)
             compared += 1
     assert compared
-    assert guided.shown(np.zeros((2, 2, 3))).tolist() == [[[128] * 3] * 2] * 2
+    assert guided.to_picture(np.zeros((2, 2, 3))).tolist() == [[[128] * 3] * 2] * 2
 
 
 def test_dropped_features_reach_the_image_no_more(gan):
@@ -119,12 +121,12 @@ def test_dropped_features_reach_the_image_no_more(gan):
     layer, dropped = 1, np.array([True, False, True, False])
     maps = gan.generator_maps(z, layer)
     assert maps.shape == (3, 8, 8, 4)
-    found = forget.without(gan, layer, dropped)
-    # The last convolution and tanh, of the maps that are left.
+    changed = forget.without(gan, layer, dropped)
+    # The last convolution and tanh, of the remaining maps.
     kernel = gan.generator_variables["params"]["conv_1"]["kernel"]
     expected = np.tanh(conv_transpose(jnp.asarray(maps * ~dropped), kernel, 2))
-    np.testing.assert_allclose(found.generate(z), expected, atol=1e-5)
-    assert np.abs(gan.generate(z) - expected).max() > 1e-3, "the GAN itself has not changed"
+    np.testing.assert_allclose(changed.generate(z), expected, atol=1e-5)
+    assert np.abs(gan.generate(z) - expected).max() > 1e-3, "the GAN itself must not change"
 
 
 def test_forgetting_drops_what_is_in_the_boxes(gan):
@@ -142,10 +144,10 @@ def test_forgetting_drops_what_is_in_the_boxes(gan):
             return variables
 
     boxes = [forget.Box(i, 0, 8, 16, 16) for i in range(5)]
-    found = forget.forget(Painted(), np.zeros((6, 3)), boxes, 1)
-    assert found.dropped[2]
-    assert not found.dropped[1]
-    assert found.inside_right == found.outside_right == 1
+    forgotten = forget.forget(Painted(), np.zeros((6, 3)), boxes, 1)
+    assert forgotten.dropped[2]
+    assert not forgotten.dropped[1]
+    assert forgotten.inside_right == forgotten.outside_right == 1
     with pytest.raises(UserError, match="below 6"):
         forget.forget(Painted(), np.zeros((6, 3)), [forget.Box(6, 0, 0, 4, 4)], 1)
     with pytest.raises(UserError, match="some inside and some outside"):
@@ -167,21 +169,17 @@ def test_pictures_hold_their_images(tmp_path):
     shown = np.asarray(Image.open(file).convert("RGB"))
     enlarged = images[0].repeat(2, 0).repeat(2, 1)
     windows = np.lib.stride_tricks.sliding_window_view(shown, (16, 16, 3))[:, :, 0]
-    assert (windows == enlarged).all((2, 3, 4)).any(), "every pixel of an image is there, unchanged"
+    assert (windows == enlarged).all((2, 3, 4)).any(), "every pixel of an image must be there, unchanged"
     frames = pictures.animate(noise(5, (8, 8, 1)), tmp_path / "x.gif")
     assert Image.open(frames).n_frames == 5
 
 
 @pytest.fixture(scope="module")
 def run(straight_run, tmp_path_factory):
-    """A run of which this module's launchers make figures."""
+    """A copy of a run, in which this module's launchers make figures."""
     workdir = tmp_path_factory.mktemp("figures") / "run"
     shutil.copytree(straight_run, workdir)
     return workdir
-
-
-def figure(*arguments, **options):
-    return launch("figure", *arguments, **options)
 
 
 @pytest.mark.parametrize(
@@ -200,13 +198,14 @@ def figure(*arguments, **options):
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
 def test_every_figure_is_written(run, tmp_path, arguments, files):
-    done = figure(*arguments, f"--workdir={run}", f"--out={tmp_path / 'figures'}")
+    run_launcher = launch if arguments == ("walk",) else call
+    done = run_launcher("figure", *arguments, f"--workdir={run}", f"--out={tmp_path / 'figures'}")
     assert done.returncode == 0, done.stderr
     ending = "_step_00000040_seed_0"
     assert {path.name.replace(ending, "") for path in (tmp_path / "figures").iterdir()} == files
     assert all(ending in line for line in done.stdout.split())
-    if arguments[0] == "neighbours":  # told before its images are so much as looked for
-        again = figure(*arguments, f"--workdir={run}", f"--out={tmp_path / 'figures'}", "--data=/nowhere")
+    if arguments[0] == "neighbours":  # the error comes before the images are looked for
+        again = call("figure", *arguments, f"--workdir={run}", f"--out={tmp_path / 'figures'}", "--data=/nowhere")
         assert (again.returncode, "exists" in again.stderr) == (2, True)
 
 
@@ -233,22 +232,19 @@ def test_every_figure_is_written(run, tmp_path, arguments, files):
     ],
 )
 def test_mistakes_are_one_line(run, arguments, expected):
-    done = figure(*arguments, f"--workdir={run}")
+    done = call("figure", *arguments, f"--workdir={run}")
     assert done.returncode == 2, done.stderr
     assert expected in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (run / "figures").exists()
 
 
-def test_a_full_disk_is_one_line(run, tmp_path):
-    fail = "import errno\nfrom PIL import Image\n"
-    fail += "def full(*_, **__): raise OSError(errno.ENOSPC, 'No space left on device')"
-    done = figure(
-        "walk",
-        f"--workdir={run}",
-        f"--out={tmp_path}",
-        before=f"import runpy, sys; exec({fail!r}); Image.Image.save = full",
-    )
+def test_a_full_disk_is_one_line(run, tmp_path, monkeypatch):
+    def save(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", save)
+    done = call("figure", "walk", f"--workdir={run}", f"--out={tmp_path}")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
     assert "No space left" in done.stderr
 
@@ -260,7 +256,7 @@ def test_a_full_disk_is_one_line(run, tmp_path):
         *(f'{{"boxes": [{{"sample": 0, "box": [{side}, 2, 3, 4]}}]}}' for side in ("Infinity", "0.5", "true", '"1"')),
     ],
 )
-def test_boxes_that_are_none_are_told(tmp_path, content):
+def test_a_file_without_boxes_is_refused(tmp_path, content):
     (tmp_path / "boxes.json").write_text(content)
     with pytest.raises(UserError, match="expected"):
         forget.read_boxes(str(tmp_path / "boxes.json"), (16, 16))

@@ -10,7 +10,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from conftest import ROOT, launch
+from conftest import ROOT, call
 
 SCRIPTS = ["launch/tpu_pod.sh", "launch/slurm.sbatch", "launch/kubernetes/jobset.sh"]
 FLAGS = ("--config=configs/celeba.py:paper", "--config.data.path=my pictures", '--config.data.name=a "b" $c')
@@ -29,7 +29,7 @@ DRY_RUNS = {
 
 
 def run(*command, **environment):
-    # No cluster that these tests happen to run on may speak into them.
+    # The tests may run on a cluster themselves: its variables are hidden from the scripts.
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "TPU"))}
     kept |= {"TMPDIR": "/tmp"} | environment
     return subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True, timeout=60)
@@ -79,8 +79,8 @@ def test_a_mistake_ends_with_2_and_one_line(command, told):
     assert told in done.stderr
 
 
-# The fields of a JobSet that are used, as its API reference names them (jobset.sigs.k8s.io/docs/reference): one that is
-# not listed here is one that nobody has looked up. The Jobs within are checked against Kubernetes's own schema.
+# The fields of a JobSet that we use, checked by hand against its API reference (jobset.sigs.k8s.io/docs/reference). The
+# Jobs within are checked against Kubernetes's own schema.
 TEXT, WHOLE, FLAG = {"type": "string"}, {"type": "integer", "minimum": 1}, {"type": "boolean"}
 
 
@@ -122,7 +122,7 @@ def test_the_manifests_are_valid(command):
 
 @pytest.mark.parametrize("command", [GPU, SLURM], ids=["gpu", "slurm"])
 def test_the_launcher_has_the_flags_that_the_scripts_pass(command):
-    known = launch("train", "--help").stdout
+    known = call("train", "--help").stdout
     for flag in re.findall(r"--(coordinator|num_processes|process_id|wait|workdir)\b", run(*command).stdout):
         assert f"--{flag}:" in known
 

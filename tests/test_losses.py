@@ -1,28 +1,48 @@
-"""The losses against their definition through the sigmoid."""
+"""The losses against their definition through the sigmoid, and penalties by what they cost."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dcgan_jax import losses
+from dcgan_jax.losses import LOSSES, Penalty, penalised
 
 REAL, FAKE = jnp.array([0.3, -1.2, 4.0]), jnp.array([-0.5, 2.0, 0.1])
+PLAIN = LOSSES["non_saturating"]
 
 
-def test_discriminator_loss_is_the_cross_entropy():
-    expected = float(-jnp.mean(jnp.log(jax.nn.sigmoid(REAL))) - jnp.mean(jnp.log(1 - jax.nn.sigmoid(FAKE))))
-    assert losses.discriminator_loss(REAL, FAKE) == pytest.approx(expected, rel=1e-6)
-    assert losses.discriminator_loss(jnp.zeros(3), jnp.zeros(3)) == pytest.approx(2 * np.log(2))
+def test_the_discriminator_s_loss_is_the_cross_entropy():
+    expected = -jnp.log(jax.nn.sigmoid(REAL)) - jnp.log(1 - jax.nn.sigmoid(FAKE))
+    np.testing.assert_allclose(PLAIN.discriminator(REAL, FAKE), expected, rtol=1e-5)
+    np.testing.assert_allclose(PLAIN.discriminator(jnp.zeros(3), jnp.zeros(3)), 2 * np.log(2), rtol=1e-6)
 
 
-def test_generator_loss_does_not_saturate():
-    assert losses.generator_loss(FAKE) == pytest.approx(float(-jnp.mean(jnp.log(jax.nn.sigmoid(FAKE)))), rel=1e-6)
-    # Where the discriminator is sure, log(1 - D) has no slope left; -log D keeps a slope of -1.
-    assert jax.grad(losses.generator_loss)(jnp.array([-30.0]))[0] == pytest.approx(-1)
+def test_the_generator_s_loss_does_not_saturate():
+    np.testing.assert_allclose(PLAIN.generator(FAKE, REAL), -jnp.log(jax.nn.sigmoid(FAKE)), rtol=1e-6)
+    # If the discriminator is sure, log(1 - D) has no slope left; -log D keeps a slope of -1.
+    slope = jax.grad(lambda logits: PLAIN.generator(logits, logits)[0])(jnp.array([-30.0]))
+    assert slope[0] == pytest.approx(-1)
 
 
 def test_losses_are_finite_for_any_logit():
     extreme = jnp.array([-1e4, 1e4])
-    assert np.isfinite(losses.discriminator_loss(extreme, extreme))
-    assert np.isfinite(losses.generator_loss(extreme))
+    assert np.isfinite(PLAIN.discriminator(extreme, extreme)).all()
+    assert np.isfinite(PLAIN.generator(extreme, extreme)).all()
+
+
+def test_penalties_cost_their_weight_whenever_they_are_due():
+    def square_of_gradient(critic, real, fake):
+        return jnp.sum(jnp.square(jax.grad(lambda images: critic(images).sum())(real)), (1, 2, 3))
+
+    def critic(images):
+        return 3 * images.sum((1, 2, 3))
+
+    images = jnp.ones((4, 2, 2, 1))
+
+    def cost(step, *penalties):
+        return float(penalised(penalties, critic, images, images, jnp.int32(step)))
+
+    assert cost(0) == 0
+    assert cost(5, Penalty(square_of_gradient, weight=0.5)) == 0.5 * 9 * 4
+    lazy = Penalty(square_of_gradient, weight=0.5, interval=4)
+    assert [cost(step, lazy) for step in range(6)] == [4 * 18, 0, 0, 0, 4 * 18, 0]

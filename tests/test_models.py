@@ -11,7 +11,8 @@ from conftest import ROOT
 
 from dcgan_jax import config as configuration
 from dcgan_jax import models, state
-from dcgan_jax.models import BatchNorm, Discriminator, Generator
+from dcgan_jax.models import Discriminator, Generator
+from dcgan_jax.ops.batch_norm import BatchNorm
 
 
 def from_file(name, recipe, **fields):
@@ -94,16 +95,12 @@ def outputs(config):
     labels = jax.ShapeDtypeStruct((5,), jnp.int32) if config.num_classes else None
 
     def run(networks, z, labels):
-        images = generator.apply(variables(networks.generator), z, labels)
-        return images, discriminator.apply(variables(networks.discriminator), images, labels)
+        images = generator.apply(networks.generator.variables(), z, labels)
+        return images, discriminator.apply(networks.discriminator.variables(), images, labels)
 
     z = jax.ShapeDtypeStruct((5, config.latent_dim), jnp.float32)
     images, logits = jax.eval_shape(run, networks, z, labels)
     return images.shape, logits.shape
-
-
-def variables(network):
-    return {"params": network.params, "batch_stats": network.batch_stats}
 
 
 @pytest.mark.parametrize(
@@ -217,7 +214,7 @@ def test_batch_norm_keeps_float32_statistics_under_bfloat16():
 def test_an_output_does_not_depend_on_the_rest_of_its_batch(tiny, per_unit):
     config = tiny(norm_per_unit=per_unit)
     generator, _ = models.from_config(config)
-    weights = variables(state.create(config).generator)
+    weights = state.create(config).generator.variables()
     z = jax.random.normal(jax.random.key(0), (64, config.latent_dim))
     np.testing.assert_allclose(generator.apply(weights, z)[:1], generator.apply(weights, z[:1]), atol=1e-6)
 

@@ -6,8 +6,8 @@ from conftest import ROOT
 from test_models import from_file
 
 from dcgan_jax.config import layers
-from dcgan_jax.conv import padding
 from dcgan_jax.models import WEIGHT_INIT, from_config
+from dcgan_jax.ops.conv import padding
 
 
 def table():

@@ -1,4 +1,4 @@
-"""Prepared sets: made once, whole or not at all, and what their cards are good for."""
+"""Prepared sets: made once, complete or not at all, and described by their cards."""
 
 import hashlib
 import json
@@ -9,16 +9,18 @@ import subprocess
 import sys
 import time
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, launch
+from conftest import ROOT, call
 from PIL import Image
 
 from dcgan_jax import config as configuration
 from dcgan_jax import data
-from dcgan_jax.data import prepare, prepared
-from dcgan_jax.errors import UserError
+from dcgan_jax.data import buckets, decoding, preparation, prepared
+from dcgan_jax.runtime import files
+from dcgan_jax.runtime.errors import UserError
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def folders(config):
 
 def test_a_set_is_made_once_and_then_taken_as_it_is(config, monkeypatch, caplog):
     first = data.find_or_prepare(config)
-    monkeypatch.setattr(prepare, "_build", None)
+    monkeypatch.setattr(preparation, "_build", None)
     assert data.find_or_prepare(config) == first
     assert folders(config) == [first.name]
 
@@ -119,8 +121,8 @@ def test_unreadable_images_leave_no_gap(config, pictures):
     path = data.find_or_prepare(config)
     after = data.open_set(path)
     assert (after.card["count"], after.card["left_out"]) == (297, 3)
-    found = {bytes(image): label for image, label in zip(after.images, after.labels, strict=True)}
-    assert found == {image: label for image, label in expected.items() if image not in gone}
+    labels = {bytes(image): label for image, label in zip(after.images, after.labels, strict=True)}
+    assert labels == {image: label for image, label in expected.items() if image not in gone}
     names = (path / "names.txt").read_text().splitlines()
     for name, image in zip(names, after.images, strict=True):
         assert int(name[2:5]) == int(image[0, 0, 0]) + 256 * int(image[0, 0, 1]), "a name belongs to its image"
@@ -134,9 +136,9 @@ def test_a_set_stopped_at_any_stage_ends_as_the_undisturbed_one(config, pictures
     home = {
         "pwrite": os,
         "write_array_header_1_0": np.lib.format,
-        "unlink": prepare.Path,
-        "rename": prepare.Path,
-        "sha256": prepared,
+        "unlink": Path,
+        "rename": Path,
+        "sha256": files,
         "write_card": prepared,
     }[moment]
     calls, original = [], getattr(home, moment)
@@ -157,18 +159,18 @@ def test_a_set_stopped_at_any_stage_ends_as_the_undisturbed_one(config, pictures
     assert all(name.endswith(".partial") for name in folders(config)), "half a set is not taken for a whole one"
 
     done = []
-    monkeypatch.setattr(prepare, "prepare", lambda *a: done.append(a) or images_prepare(*a))
+    monkeypatch.setattr(decoding, "to_pixels", lambda *a: done.append(a) or to_pixels(*a))
     assert contents(data.find_or_prepare(config, workers=2)) == undisturbed
     assert len(done) < 300, "finished work is not done again"
     assert not [name for name in folders(config) if name.endswith(".partial")]
 
 
-images_prepare = prepare.prepare
+to_pixels = decoding.to_pixels
 
 
 def test_a_killed_launcher_goes_on_where_it_was(config, pictures, tmp_path):
     arguments = ("--config=configs/folder.py", "--config.image_size=32", f"--config.data.path={pictures}")
-    straight = launch("prepare", *arguments, f"--config.data.prepared={tmp_path}/straight")
+    straight = call("prepare", *arguments, f"--config.data.prepared={tmp_path}/straight")
     assert straight.returncode == 0, straight.stderr
     command = [sys.executable, "launch/prepare.py", *arguments, f"--config.data.prepared={tmp_path}/killed"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
@@ -176,7 +178,7 @@ def test_a_killed_launcher_goes_on_where_it_was(config, pictures, tmp_path):
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
-    again = launch("prepare", *arguments, f"--config.data.prepared={tmp_path}/killed")
+    again = call("prepare", *arguments, f"--config.data.prepared={tmp_path}/killed")
     assert again.returncode == 0, again.stderr
     (one,), (other,) = (
         [path for path in (tmp_path / name).iterdir() if path.is_dir()] for name in ("straight", "killed")
@@ -196,7 +198,7 @@ def test_a_full_disk_is_told_before_and_while_writing(config, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
-        with pytest.raises(UserError, match="the disk is full; make room, and the same command goes on"):
+        with pytest.raises(UserError, match="the disk is full; make room, and the same command continues"):
             data.find_or_prepare(config)
     assert data.open_set(data.find_or_prepare(config)).card["count"] == 300
 
@@ -204,9 +206,9 @@ def test_a_full_disk_is_told_before_and_while_writing(config, monkeypatch):
 def test_a_source_that_changes_meanwhile_is_told(config, pictures, monkeypatch):
     def prepare_and_change(*arguments):
         (pictures / "0" / "999.png").write_bytes(b"new")
-        return images_prepare(*arguments)
+        return to_pixels(*arguments)
 
-    monkeypatch.setattr(prepare, "prepare", prepare_and_change)
+    monkeypatch.setattr(decoding, "to_pixels", prepare_and_change)
     with pytest.raises(UserError, match="changed while it was being prepared"):
         data.find_or_prepare(config)
     assert folders(config) == []
@@ -229,11 +231,11 @@ def test_a_damaged_journal_is_not_believed(config, monkeypatch, line):
     undisturbed = contents(data.find_or_prepare(config))
     config.data.prepared += "2"
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "_finish", None)
+        patch.setattr(preparation, "_finish", None)
         with pytest.raises(TypeError):
             data.find_or_prepare(config)
     (partial,) = folders(config)
-    (prepare.Path(config.data.prepared) / partial / "done.jsonl").write_text(line + "\n")
+    (Path(config.data.prepared) / partial / "done.jsonl").write_text(line + "\n")
     assert contents(data.find_or_prepare(config)) == undisturbed
 
 
@@ -252,24 +254,36 @@ def test_what_is_not_the_fault_of_an_image_costs_none(config, pictures, monkeypa
         reads.append(image)
         if len(reads) == 250:
             raise OSError(5, "Input/output error")
-        return images_prepare(image, *arguments)
+        return to_pixels(image, *arguments)
 
-    monkeypatch.setattr(prepare, "prepare", fail_once)
-    with pytest.raises(UserError, match=r"cannot be read at present .* the same command goes on"):
+    monkeypatch.setattr(decoding, "to_pixels", fail_once)
+    with pytest.raises(UserError, match=r"cannot be read at present .* the same command continues"):
         data.find_or_prepare(config)
     assert data.open_set(data.find_or_prepare(config)).card["left_out"] == 0
     assert len(reads) < 550, "finished work is not done again"
 
 
+def test_unfinished_atomic_writes_of_a_killed_process_are_removed(config, monkeypatch):
+    undisturbed = contents(data.find_or_prepare(config))
+    config.data.prepared += "2"
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "_finish", None)
+        with pytest.raises(TypeError):
+            data.find_or_prepare(config)
+    (partial,) = folders(config)
+    (Path(config.data.prepared) / partial / "card.json.123.partial").write_text("{")
+    assert contents(data.find_or_prepare(config)) == undisturbed
+
+
 def test_a_journal_without_its_images_is_not_believed(config, monkeypatch):
     undisturbed = contents(data.find_or_prepare(config))
     config.data.prepared += "2"
-    for stage in ("_finish", "_decode"):
+    for module, stage in ((preparation, "_finish"), (decoding, "_decode")):
         with monkeypatch.context() as patch:
-            patch.setattr(prepare, stage, None)
+            patch.setattr(module, stage, None)
             with pytest.raises(TypeError):
                 data.find_or_prepare(config)
-        (partial,) = (prepare.Path(config.data.prepared) / name for name in folders(config))
+        (partial,) = (Path(config.data.prepared) / name for name in folders(config))
         if stage == "_finish":
             (partial / "images.npy").unlink()
     assert contents(data.find_or_prepare(config)) == undisturbed
@@ -279,8 +293,8 @@ def test_too_many_unreadable_images_are_told_after_a_kill_too(config, pictures, 
     for i in range(5):
         (pictures / f"broken{i}.png").write_bytes(b"broken")
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "_judge", lambda *arguments: None)
-        patch.setattr(prepare, "_finish", None)
+        patch.setattr(decoding, "check_unreadable", lambda *arguments: None)
+        patch.setattr(preparation, "_finish", None)
         with pytest.raises(TypeError):
             data.find_or_prepare(config)
     with pytest.raises(UserError, match="5 of the first 305 images are unreadable"):
@@ -410,7 +424,7 @@ def test_a_set_in_a_bucket_is_copied_once(config, bucket, tmp_path, monkeypatch)
     (copy,) = folders(config)
     assert copy.startswith("faces-")
     assert contents(tmp_path / "copies" / copy) == contents(tmp_path / "faces")
-    monkeypatch.setattr(prepared, "_copy", None)  # no second copy
+    monkeypatch.setattr(buckets, "_copy", None)  # no second copy
     np.testing.assert_array_equal(data.load(config).images, first.images)
     config.data.path = f"{bucket}/nowhere"
     with pytest.raises(UserError, match=r"nowhere.*no card\.json"):
@@ -423,20 +437,20 @@ def test_a_copy_that_was_damaged_on_its_way_is_not_kept(config, bucket, tmp_path
         file.seek(500)
         file.write(b"\xff")
     with pytest.raises(UserError, match="another hash"):
-        prepared._copied(f"{bucket}/prepared/{path.name}", str(tmp_path / "copies"))
+        buckets._local_copy(f"{bucket}/prepared/{path.name}", str(tmp_path / "copies"))
     assert not [one for one in (tmp_path / "copies").iterdir() if one.is_dir() and one.suffix != ".partial"]
 
 
 def test_the_launcher_verifies_any_prepared_set(config):
     path = data.find_or_prepare(config)
     arguments = ("--config=configs/folder.py", "--config.image_size=32", "--config.width=4")
-    done = launch("prepare", *arguments, f"--config.data.path={config.data.path}", "--verify", "--config.num_classes=3")
+    done = call("prepare", *arguments, f"--config.data.path={config.data.path}", "--verify", "--config.num_classes=3")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(": 300 images of (32, 32, 3), verified\n")
     arguments = ("--config=configs/folder.py", "--config.image_size=8", "--config.strides=1", "--config.kernel_size=3")
     arguments += ("--config.data.source=prepared", f"--config.data.path={path}", "--verify")
-    assert launch("prepare", *arguments).stdout == f"{path}: 300 images of (8, 8, 3), verified\n"
-    wrong = launch("prepare", *arguments, "--config.num_classes=4")
+    assert call("prepare", *arguments).stdout == f"{path}: 300 images of (8, 8, 3), verified\n"
+    wrong = call("prepare", *arguments, "--config.num_classes=4")
     assert wrong.returncode == 2
     assert "3 labels from 0 to 2" in wrong.stderr
 
@@ -461,10 +475,10 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 batches = data.Batches(data.ImageSet(images, None, {}), 128, seed=0)
 rng = np.random.default_rng(0)
 batches.indices = lambda step: rng.integers(0, len(images), 128)
-for step in range(1500):
+for step in range(900):
     batches(step)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
     done = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 1000, "MB more than before, of the 2,300 that were read"
+    assert float(done.stdout) < 1000, "MB more than before, of the 1,400 that were read"

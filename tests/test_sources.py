@@ -13,8 +13,8 @@ from PIL import Image
 
 from dcgan_jax import config as configuration
 from dcgan_jax import data
-from dcgan_jax.data import celeba
-from dcgan_jax.errors import UserError
+from dcgan_jax.data.sources import celeba
+from dcgan_jax.runtime.errors import UserError
 
 RED = (255, 0, 0)
 
@@ -250,7 +250,7 @@ def test_a_cut_archive_is_told(pictures, read, tmp_path_factory, kind):
     path = archived(pictures, kind, tmp_path_factory.mktemp("archive") / "cut")
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="fetch") as error:
+    with pytest.raises(UserError, match="download") as error:
         read("folder", path)
     assert "\n" not in str(error.value)
 
@@ -288,7 +288,7 @@ def test_a_damaged_tar_does_not_pass_for_a_shorter_one(pictures, read, tmp_path_
     else:
         content = content[:offset]
     path.write_bytes(gzip.compress(bytes(content)) if kind else bytes(content))
-    with pytest.raises(UserError, match="expected a whole tar"):
+    with pytest.raises(UserError, match="expected a complete tar"):
         read("folder", path)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from dcgan_jax import config as configuration
 from dcgan_jax import data
-from dcgan_jax.errors import UserError
+from dcgan_jax.runtime.errors import UserError
 
 # In a process of its own: tfds registers builders for good, and what it imports is the point.
 SCRIPT = """

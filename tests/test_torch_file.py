@@ -1,4 +1,4 @@
-"""Files that torch.save wrote (golden/torch_*.pth), read without PyTorch and without running anything."""
+"""Files of torch.save (golden/torch_*.pth) are read without PyTorch and without running code."""
 
 import io
 import pickle
@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from dcgan_jax.errors import UserError
 from dcgan_jax.interop import torch_file
+from dcgan_jax.runtime.errors import UserError
 
 GOLDEN = ROOT / "tests" / "golden"
 LAYOUTS = ("torch_archive.pth", "torch_stream.pth")
@@ -35,7 +35,7 @@ def test_what_was_saved_is_read(name):
 
 
 class Trap:
-    """What a pickle would call."""
+    """An object that is pickled as a function call."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -79,7 +79,7 @@ def test_lists_that_hold_themselves_end(tmp_path):
 
 def test_lists_of_lists_take_no_time(tmp_path):
     many = ["ha"]
-    for _ in range(60):  # 2^60 texts, if each were made anew
+    for _ in range(60):  # 2^60 strings, if each were converted separately
         many = [many, many]
     assert len(torch_file.read(archive(tmp_path, pickle.dumps({"weight": many}, 2)))["weight"]) == 2
 
@@ -98,7 +98,7 @@ def test_a_damaged_file_is_told_or_read(tmp_path, name):
         with suppress(UserError):  # and nothing else is ever raised
             torch_file.read(file)
             whole += 1
-    assert whole < 150  # most damage is seen; a changed number in an array cannot be
+    assert whole < 150  # most damage is noticed; a changed number in an array cannot be
 
 
 def test_a_tensor_beyond_its_numbers_is_refused(tmp_path):

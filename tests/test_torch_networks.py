@@ -1,8 +1,9 @@
-"""PyTorch's DCGAN example: its weights in, ours out.
+"""Weights of PyTorch's DCGAN example, imported and exported.
 
-python tests/test_torch_networks.py      writes golden/torch_dcgan.pth anew; it needs PyTorch
+python tests/test_torch_networks.py      rewrites golden/torch_dcgan.pth; it needs PyTorch
 """
 
+import functools
 import itertools
 import json
 import subprocess
@@ -11,20 +12,22 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, launch
+from conftest import ROOT, call, launch
 
-from dcgan_jax import checkpoint, inference, models
+from dcgan_jax import inference, models
 from dcgan_jax.interop import torch_file, torch_networks, torch_writer
-from dcgan_jax.interop.new_folder import new_folder, unused
+from dcgan_jax.run import checkpoint
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import new_folder, unused_path
 
 GOLDEN = ROOT / "tests" / "golden" / "torch_dcgan.pth"
 NETS = ("netG", "netD")
 
 
 def pictures(count=3):
-    """Images float32 [N, 64, 64, 3] in [-1, 1], a formula's."""
-    places = np.arange(count * 64 * 64 * 3, dtype=np.float64).reshape(count, 64, 64, 3)
-    return np.sin(places**1.3 / 97).astype(np.float32)
+    """Images float32 [N, 64, 64, 3] in [-1, 1], from a formula."""
+    positions = np.arange(count * 64 * 64 * 3, dtype=np.float64).reshape(count, 64, 64, 3)
+    return np.sin(positions**1.3 / 97).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +37,7 @@ def golden():
 
 @pytest.fixture(scope="module")
 def files(golden, tmp_path_factory):
-    """netG.pth and netD.pth, by the writer."""
+    """A folder with netG.pth and netD.pth, made by `torch_writer`."""
     folder = tmp_path_factory.mktemp("torch")
     for name in NETS:
         torch_writer.write(folder / f"{name}.pth", golden[name])
@@ -58,25 +61,25 @@ def test_both_networks_compute_what_pytorch_computes(golden, workdir):
     np.testing.assert_allclose(gan.generate(golden["z"])[:, ::7, ::5], golden["netG_eval"], atol=1e-5)
     np.testing.assert_allclose(jax.nn.sigmoid(gan.discriminate(pictures())), golden["netD_eval"], atol=1e-5)
     tree, _ = checkpoint.read(workdir)
-    for name, network, x, place in (
+    for name, network, x, item in (
         ("netG", gan.generator, golden["z"], "generator"),
         ("netD", gan.discriminator, pictures(), "discriminator"),
     ):
-        variables = {key: tree[place][key] for key in ("params", "batch_stats")}
-        found = network.apply(variables, x, train=True, mutable=["batch_stats"])[0]
-        found = found[:, ::7, ::5] if name == "netG" else jax.nn.sigmoid(found)
-        np.testing.assert_allclose(found, golden[f"{name}_train"], atol=1e-5)
+        variables = {key: tree[item][key] for key in ("params", "batch_stats")}
+        output = jax.jit(functools.partial(network.apply, train=True, mutable=["batch_stats"]))(variables, x)[0]
+        output = output[:, ::7, ::5] if name == "netG" else jax.nn.sigmoid(output)
+        np.testing.assert_allclose(output, golden[f"{name}_train"], atol=1e-5)
 
 
 @pytest.mark.parametrize("flag", ["--images=nowhere", "--strides=2,2"])
 def test_what_would_be_ignored_is_refused(files, tmp_path, flag):
-    done = launch("import_weights", "--format=torch", f"--file={files / 'netD.pth'}", f"--out={tmp_path / 'run'}", flag)
+    done = call("import_weights", "--format=torch", f"--file={files / 'netD.pth'}", f"--out={tmp_path / 'run'}", flag)
     assert (done.returncode, done.stdout) == (2, "")
     assert f"{flag.split('=')[0]}: found some, expected none" in done.stderr
 
 
 def test_their_training_images_are_not_known(workdir):
-    done = launch("figure", "neighbours", f"--workdir={workdir}")
+    done = call("figure", "neighbours", f"--workdir={workdir}")
     assert done.returncode == 2
     assert "--data" in done.stderr
 
@@ -85,37 +88,44 @@ def test_there_and_back_is_the_same(golden, workdir, tmp_path):
     done = launch("export_weights", "--format=torch", f"--workdir={workdir}", f"--out={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
     for name in NETS:
-        found = torch_file.read(tmp_path / "out" / f"{name}.pth")
-        assert found.keys() == golden[name].keys()
+        exported = torch_file.read(tmp_path / "out" / f"{name}.pth")
+        assert exported.keys() == golden[name].keys()
         for key, array in golden[name].items():
             if not key.endswith("num_batches_tracked"):
-                np.testing.assert_array_equal(found[key], array, key)
-    again = launch("export_weights", "--format=torch", f"--workdir={workdir}", f"--out={tmp_path / 'out'}")
+                np.testing.assert_array_equal(exported[key], array, key)
+    again = call("export_weights", "--format=torch", f"--workdir={workdir}", f"--out={tmp_path / 'out'}")
     assert (again.returncode, "exists" in again.stderr) == (2, True)
+
+
+def random_variables(network, shape):
+    """Random positive numbers in the place of a network's variables."""
+    init = functools.partial(network.init, train=True)
+    expected = jax.eval_shape(init, jax.random.key(0), jax.ShapeDtypeStruct(shape, np.float32))
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: rng.uniform(0.1, 1, leaf.shape).astype(np.float32), expected)
 
 
 @pytest.mark.parametrize(("size", "channels", "width"), [(16, 1, 3), (32, 3, 2), (128, 1, 1)])
 def test_other_depths_and_widths_are_read_from_the_shapes(tiny, size, channels, width):
     config = tiny(recipe="torch", image_size=(size, size), channels=channels, width=width)
     generator, discriminator = models.from_config(config)
-    key = jax.random.key(0)
     variables = [
-        jax.device_get(network.init(key, np.ones(shape, np.float32), train=True))
+        random_variables(network, shape)
         for network, shape in ((generator, (2, config.latent_dim)), (discriminator, (2, size, size, channels)))
     ]
     tree = {"ema": variables[0], "discriminator": variables[1]}
     state_dicts = torch_networks.to_state_dicts(config, tree, 3)
-    found = torch_networks.convert(dict(sorted(state_dicts.items())))
-    for network, expected in zip((found.generator, found.discriminator), variables, strict=True):
+    networks = torch_networks.convert(dict(sorted(state_dicts.items())))
+    for network, expected in zip((networks.generator, networks.discriminator), variables, strict=True):
         assert jax.tree.structure(network.params) == jax.tree.structure(expected["params"])
         jax.tree.map(np.testing.assert_array_equal, network.params, expected["params"])
         jax.tree.map(np.testing.assert_array_equal, network.batch_stats, expected["batch_stats"])
-    assert found.fields["image_size"] == (size, size)
-    assert found.fields["latent_dim"] == config.latent_dim
+    assert networks.fields["image_size"] == (size, size)
+    assert networks.fields["latent_dim"] == config.latent_dim
 
 
 def test_a_generator_alone_is_enough(files, tmp_path):
-    done = launch("import_weights", "--format=torch", f"--file={files / 'netG.pth'}", f"--out={tmp_path / 'run'}")
+    done = call("import_weights", "--format=torch", f"--file={files / 'netG.pth'}", f"--out={tmp_path / 'run'}")
     assert done.returncode == 0, done.stderr
     assert "no weights of a discriminator" in done.stderr
     meta = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -123,7 +133,7 @@ def test_a_generator_alone_is_enough(files, tmp_path):
 
 
 def damaged(arrays):
-    """Weights that are not quite the example's, each with a word that the error has."""
+    """Weights that differ from the example's, each with a part of the error message."""
     first = "main.0.weight"
     yield {**arrays, "main.0.bias": np.zeros(3, np.float32)}, "main.0.bias 3"
     yield {name.replace("main", "net"): array for name, array in arrays.items()}, "net.0.weight"
@@ -141,7 +151,7 @@ def damaged(arrays):
 @pytest.mark.parametrize("name", NETS)
 def test_other_weights_are_told(golden, name):
     for arrays, expected in damaged(golden[name]):
-        with pytest.raises(torch_networks.UserError, match=expected) as told:
+        with pytest.raises(UserError, match=expected) as told:
             torch_networks.convert({"FILE": arrays})
         assert "\n" not in str(told.value)
 
@@ -158,17 +168,17 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
     with new_folder(tmp_path / "out", "--out") as folder:
         (folder / "netG.pth").write_text("whole")
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "netG.pth"]
-    with pytest.raises(torch_networks.UserError, match="exists"):
-        unused(tmp_path / "out", "--out")
+    with pytest.raises(UserError, match="exists"):
+        unused_path(tmp_path / "out", "--out")
 
 
 def test_two_that_do_not_belong_together_are_told(golden, tiny):
-    with pytest.raises(torch_networks.UserError, match="one file each"):
+    with pytest.raises(UserError, match="one file each"):
         torch_networks.convert({"A": golden["netG"], "B": golden["netG"]})
     config = tiny(recipe="torch", image_size=(64, 64), channels=3, width=3)
     discriminator = models.from_config(config)[1]
-    variables = jax.device_get(discriminator.init(jax.random.key(0), pictures(2), train=True))
-    with pytest.raises(torch_networks.UserError, match=r"features \(2, 4, 8, 16\) in netG, \(3, 6, 12, 24\) in netD"):
+    variables = random_variables(discriminator, (2, 64, 64, 3))
+    with pytest.raises(UserError, match=r"features \(2, 4, 8, 16\) in netG, \(3, 6, 12, 24\) in netD"):
         torch_networks.convert({"A": golden["netG"], "B": _example(variables)})
 
 
@@ -190,7 +200,7 @@ def _example(discriminator):
     [({"kernel_size": 5}, "kernel_size is 5, not 4"), ({"norm_per_unit": True}, "norm_per_unit is True, not False")],
 )
 def test_networks_of_another_form_are_not_exported(tiny, field, expected):
-    with pytest.raises(torch_networks.UserError, match=expected):
+    with pytest.raises(UserError, match=expected):
         torch_networks.to_state_dicts(tiny(**field), {}, 1)
 
 
@@ -208,7 +218,7 @@ def test_pytorch_reads_what_is_written(files, golden):
 
 
 def write_golden():
-    """What PyTorch computes with the example's networks of width 2, whose statistics are from five batches."""
+    """Writes the outputs of PyTorch for the example's networks of width 2, with statistics from five batches."""
     import torch
     from torch import nn
 

@@ -1,20 +1,20 @@
-"""Images in: a source is prepared once as an array on disk, and batches are a function of (seed, step)."""
+"""Images: a source is prepared once as an array on disk, and batches are a function of (seed, step)."""
 
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from dcgan_jax.data.batches import Batches, ahead
-from dcgan_jax.data.files import open_source
-from dcgan_jax.data.prepare import find_or_prepare
-from dcgan_jax.data.prepared import ImageSet, cards, check_classes, open_prepared, open_set
-from dcgan_jax.errors import UserError, told_of
+from dcgan_jax.data.batches import Batches, prefetch
+from dcgan_jax.data.buckets import open_prepared, prepared_path
+from dcgan_jax.data.preparation import find_or_prepare
+from dcgan_jax.data.prepared import ImageSet, cards, check_classes, open_set
+from dcgan_jax.data.sources.folder import open_source
+from dcgan_jax.runtime.errors import UserError, rename_field
 
 __all__ = [
     "Batches",
     "ImageSet",
-    "ahead",
     "cards",
     "check_classes",
     "find_or_prepare",
@@ -22,14 +22,18 @@ __all__ = [
     "load",
     "open_set",
     "open_source",
+    "prefetch",
+    "prepared_path",
 ]
 
 
 def load(config: ConfigDict, *, labelled: bool = False) -> ImageSet:
-    """The prepared images of a validated configuration, with labels where it has classes; prepared first if need be.
+    """The prepared images of a validated configuration; they are prepared first if necessary.
 
-    labelled: with whatever labels there are, for measures of quality.
-    Raises UserError where the source does not exist, cannot be read, holds no image, or has no fitting labels.
+    They have labels only if the configuration has classes. With `labelled`, for measures of quality, they have the
+    labels of the source, whatever these are.
+
+    Raises UserError if the source does not exist, cannot be read, has no image, or has labels that do not fit.
     """
     image_set = open_prepared(config) if config.data.source == "prepared" else open_set(find_or_prepare(config))
     if labelled:
@@ -41,11 +45,12 @@ def load(config: ConfigDict, *, labelled: bool = False) -> ImageSet:
 
 
 def held_out(config: ConfigDict) -> ImageSet | None:
-    """The images beside the training images of a validated configuration, with their labels; None if there are none.
+    """The held-out images of a validated configuration, with their labels; None if there are none.
 
-    `config.data.test` names them, in place of `data.path` (for tfds, of `data.split`). Where it is '', they are tfds's
-    split 'test', idx's files t10k-..., or the folder 'test' beside one called 'train'. Raises UserError as `load` does,
-    of `config.data.test`.
+    `config.data.test` takes the place of `data.path` (for tfds, of `data.split`). If it is empty, they are the split
+    'test' of tfds, the files t10k-... of idx, or the folder 'test' beside a folder 'train'.
+
+    Raises UserError as `load` does, about `config.data.test`.
     """
     config = ConfigDict(config.to_dict())
     name, path = config.data.test, Path(config.data.path).expanduser()
@@ -60,7 +65,7 @@ def held_out(config: ConfigDict) -> ImageSet | None:
     if not name:
         return None
     config.data.path = name
-    with told_of("config.data.test", "config.data.path"):
+    with rename_field("config.data.test", "config.data.path"):
         return load(config, labelled=True)
 
 
@@ -70,11 +75,13 @@ def _check_labels(labels: np.ndarray | None, num_classes: int) -> None:
             f"config.num_classes: found {num_classes}, but the images have no labels, expected a folder for each class "
             "(folder) or a labels file beside the images (idx); or pass --config.num_classes=0"
         )
-    found = np.unique(labels)
-    if (len(found), found[0], found[-1]) != (num_classes, 0, num_classes - 1):
-        whole = len(found) > 1 and found[-1] == len(found) - 1
-        advice = f"pass --config.num_classes={len(found)}" if whole else "number the classes from 0 without a gap"
+    present = np.unique(labels)
+    if (len(present), present[0], present[-1]) != (num_classes, 0, num_classes - 1):
+        without_gap = len(present) > 1 and present[-1] == len(present) - 1
+        advice = (
+            f"pass --config.num_classes={len(present)}" if without_gap else "number the classes from 0 without a gap"
+        )
         raise UserError(
-            f"config.num_classes: found {num_classes}, but the images have {len(found)} labels from {found[0]} to "
-            f"{found[-1]}, expected all from 0 to {num_classes - 1}; {advice}"
+            f"config.num_classes: found {num_classes}, but the images have {len(present)} labels from {present[0]} to "
+            f"{present[-1]}, expected all from 0 to {num_classes - 1}; {advice}"
         )

@@ -1,4 +1,4 @@
-"""One image of any kind to the pixels that a network is trained on."""
+"""One picture of any kind to the pixels that a network is trained on; many images as one picture."""
 
 import math
 from pathlib import Path
@@ -7,41 +7,42 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps
 
-# A larger picture is taken for a decompression bomb: a small file that fills the memory when it is decoded.
-MOST_PIXELS = 2**27
-# Others run programs (EPS), or are no pictures.
+# A larger picture may be a decompression bomb: a small file that fills the memory when it is decoded.
+MAX_PIXELS = 2**27
+# Pillow's other formats run programs (EPS) or are not pictures.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-Image.init()  # or Pillow loads what reads them while several threads open images
-# A smaller picture (a web page's tracking pixel, say) shows nothing.
-LEAST_SIDE = 4
+Image.init()  # loads Pillow's decoders; otherwise several threads would load them at the same time
+# A smaller picture (a tracking pixel of a web page, for example) shows nothing.
+MIN_SIDE = 4
 CELEBA_SIZE = (178, 218)  # width and height of CelebA's aligned faces
 
 
 def decode(file: Path | BinaryIO) -> Image.Image:
-    """A picture from its file, in one of `FORMATS`; its pixels are not decoded yet.
+    """Opens a picture in one of `FORMATS`. Its pixels are not decoded yet.
 
-    Raises ValueError for a picture that is too large or too small, and what Pillow raises for one it cannot read.
+    Raises ValueError if the picture is too large or too small, and Pillow's errors if it cannot be read.
     """
     image = Image.open(file, formats=FORMATS)
     width, height = image.size
-    if width * height > MOST_PIXELS:
-        raise ValueError(f"{width}x{height} pixels, expected at most {MOST_PIXELS} in all; shrink it")
-    if min(image.size) < LEAST_SIDE:
-        raise ValueError(f"{width}x{height} pixels, expected at least {LEAST_SIDE} a side")
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{width}x{height} pixels, expected at most {MAX_PIXELS} in all; shrink it")
+    if min(image.size) < MIN_SIDE:
+        raise ValueError(f"{width}x{height} pixels, expected at least {MIN_SIDE} a side")
     return image
 
 
-def prepare(image: Image.Image, image_size: tuple[int, int], channels: int, crop: str = "center") -> np.ndarray:
-    """An image as uint8 [height, width, channels]: turned upright, cropped, and resized.
+def to_pixels(image: Image.Image, image_size: tuple[int, int], channels: int, crop: str = "center") -> np.ndarray:
+    """A picture as uint8 [height, width, channels]: turned upright, cropped and resized.
 
-    crop: 'center' is the largest centred rectangle of the wanted proportions; 'celebaN' the centred square that has
-    N pixels a side where the aligned face is 178 wide; 'none' the whole image, whatever that does to its proportions.
+    crop: 'center' keeps the largest centred rectangle with the proportions of `image_size`. 'celebaN' keeps the
+    centred square with N pixels a side, for an aligned face that is 178 pixels wide (in proportion for other widths).
+    'none' keeps the whole picture, whose proportions may change.
 
-    The resize is Lanczos, antialiased. Transparent pixels become white. 16-bit greys are scaled to 8 bits. An
-    animation gives its first frame.
+    Resizes with Pillow's antialiased Lanczos filter. Transparent pixels become white. 16-bit grey is scaled to 8 bits.
+    Of an animation, the first frame is taken.
 
-    Raises ValueError for pixels that have no agreed meaning (32-bit floats) and for an image that a crop is not made
-    for, OSError for one that does not decode.
+    Raises ValueError if the range of the pixels is unknown (32-bit floats) or the crop does not fit the picture, and
+    OSError if the picture cannot be decoded.
     """
     image = _eight_bits(_upright(image))
     if image.has_transparency_data:
@@ -49,7 +50,7 @@ def prepare(image: Image.Image, image_size: tuple[int, int], channels: int, crop
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("RGB" if channels == 3 else "L")
     height, width = image_size
-    image = image.resize((width, height), Image.Resampling.LANCZOS, box=_box(image.size, width / height, crop))
+    image = image.resize((width, height), Image.Resampling.LANCZOS, box=_crop_box(image.size, width / height, crop))
     return np.asarray(image, np.uint8).reshape(height, width, channels)
 
 
@@ -57,7 +58,7 @@ def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
     except Exception:
-        # The tags are damaged: it may be the picture that is, too, and then this raises what tells so.
+        # The EXIF tags are damaged. If the picture is damaged too, load() raises an error that says so.
         image.load()
         return image
 
@@ -74,13 +75,13 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return image
 
 
-def _box(size: tuple[int, int], proportion: float, crop: str) -> tuple[float, float, float, float]:
-    """The box (left, top, right, bottom) that a crop keeps, for a result of this width / height."""
+def _crop_box(size: tuple[int, int], aspect: float, crop: str) -> tuple[float, float, float, float]:
+    """The box (left, top, right, bottom) that a crop keeps; `aspect` is width / height of the result."""
     width, height = size
     if crop == "none":
         return 0, 0, width, height
     if crop == "center":
-        crop_width, crop_height = min(width, height * proportion), min(height, width / proportion)
+        crop_width, crop_height = min(width, height * aspect), min(height, width / aspect)
     else:
         full_width, full_height = CELEBA_SIZE
         if abs(height - width * full_height / full_width) > 1:
@@ -91,7 +92,7 @@ def _box(size: tuple[int, int], proportion: float, crop: str) -> tuple[float, fl
 
 
 def grid(images: np.ndarray, columns: int = 0) -> Image.Image:
-    """Images uint8 [N, H, W, C], N at least 1, with 2 black pixels between them; by default as many rows as columns."""
+    """Images uint8 [N, H, W, C], N > 0, in rows, with 2 black pixels between them; by default about a square."""
     count, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows, gap = -(-count // columns), 2

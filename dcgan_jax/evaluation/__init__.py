@@ -1,1 +1,1 @@
-"""How good samples are: features of images, and distances between the distributions of features."""
+"""The quality of samples and of a network's features: FID and similar metrics, and the tables of the paper."""

@@ -1,4 +1,4 @@
-"""Extractors by the names that commands and configurations give them."""
+"""Extractors by the names that flags and configurations use."""
 
 import importlib
 from typing import Any
@@ -7,46 +7,49 @@ import jax.numpy as jnp
 import numpy as np
 
 from dcgan_jax.data import ImageSet
-from dcgan_jax.errors import UserError
-from dcgan_jax.evaluation.classifier import classifier
-from dcgan_jax.evaluation.features import Extractor, digest
-from dcgan_jax.evaluation.weights import inception_extractor
+from dcgan_jax.evaluation.feature_classifier import classifier_extractor
+from dcgan_jax.evaluation.features import Extractor
+from dcgan_jax.evaluation.inception_weights import inception_extractor
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import digest
 
 NAMES = ("inception", "classifier", "MODULE:FUNCTION")
 
 
-def named(name: str, train: ImageSet, test: ImageSet | None = None, *, weights: str = "") -> Extractor:
-    """'inception' (its weights' file may be given), 'classifier' of these images, or a function of the user's.
+def by_name(name: str, train: ImageSet, test: ImageSet | None = None, *, weights: str = "") -> Extractor:
+    """The extractor with a name of `NAMES`: Inception, a classifier of these images, or the user's own function.
 
-    Raises UserError for another name, or where the extractor cannot be had.
+    train, test: real images. weights: path of Inception's weights, '' to look for them.
+    Raises UserError for an unknown name, or if the extractor is not available.
     """
     if name == "inception":
         return inception_extractor(weights or None)
     if name == "classifier":
-        return classifier(train, test)
-    module, colon, function = name.partition(":")
+        return classifier_extractor(train, test)
+    module, colon, function_name = name.partition(":")
     if not colon:
         raise UserError(f"features: found {name!r}, expected one of {', '.join(NAMES)}")
     try:
-        found = getattr(importlib.import_module(module), function)
+        function = getattr(importlib.import_module(module), function_name)
     except (ImportError, AttributeError) as error:
         raise UserError(f"features: {name!r} cannot be imported ({error}); check the name and PYTHONPATH") from error
-    return own(found, name, np.asarray(train.images[:8]))
+    return from_function(function, name, np.asarray(train.images[:8]))
 
 
-def own(function: Any, name: str, images: np.ndarray) -> Extractor:
-    """A function of the user's: uint8 [B, H, W, C] to float [B, F], or to that and logits [B, K]; JAX must trace it.
+def from_function(function: Any, name: str, images: np.ndarray) -> Extractor:
+    """An extractor from a user's function: uint8 [B, H, W, C] to float [B, F], or to (that, logits [B, K]).
 
-    images: some, uint8 [N, H, W, C]: what it makes of them tells it from others of its name.
+    JAX must be able to trace it. images: a few, uint8 [N, H, W, C]; the hash of their features tells the function
+    from another one of the same name. Raises UserError if the result has a wrong shape.
     """
 
-    def pair(variables: Any, images: Any) -> tuple[Any, Any]:
-        found = function(images)
-        return found if isinstance(found, tuple) else (found, None)
+    def with_logits(variables: Any, images: Any) -> tuple[Any, Any]:
+        result = function(images)
+        return result if isinstance(result, tuple) else (result, None)
 
-    vectors, logits = pair({}, jnp.asarray(images))
+    vectors, logits = with_logits({}, jnp.asarray(images))
     if vectors.ndim != 2 or len(vectors) != len(images):
         raise UserError(f"features: {name!r} gave {vectors.shape} for {images.shape}, expected ({len(images)}, F)")
-    parts = [np.asarray(vectors)] + ([] if logits is None else [np.asarray(logits)])
+    results = [np.asarray(vectors)] + ([] if logits is None else [np.asarray(logits)])
     classes = 0 if logits is None else logits.shape[1]
-    return Extractor(name, digest(name, *parts), pair, {}, vectors.shape[1], classes)
+    return Extractor(name, digest(name, *results), with_logits, {}, vectors.shape[1], classes)

@@ -1,20 +1,27 @@
-"""What turns images into vectors that distances between sets of images are taken on."""
+"""Images to feature vectors, on all devices and processes: the metrics compare sets of these vectors."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
-from dcgan_jax import parallel
+from dcgan_jax.evaluation.moments import Moments
+from dcgan_jax.ops.chunks import fill
+from dcgan_jax.runtime import devices, multihost
 
 Tree = Any
 
+# Images by their indices, int [N] -> uint8 [N, H, W, C].
+Reader = Callable[[np.ndarray], np.ndarray]
+
+BLOCK = 1024  # images in memory at a time
+
 
 class Features(NamedTuple):
-    """Of N images: vectors float32 [N, F], and logits of classes float32 [N, K], or None."""
+    """Of N images: vectors float32 [N, F], and logits of K classes float32 [N, K], or None."""
 
     vectors: np.ndarray
     logits: np.ndarray | None
@@ -22,11 +29,11 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class Extractor:
-    """Features of images.
+    """A function from images to features.
 
-    name: what a result says it was measured by. digest: a hash of all that decides a feature.
+    name: for results. digest: a hash of everything that the features depend on.
     function: jittable, (variables, images uint8 [B, H, W, C]) -> (vectors [B, F], logits [B, K] or None).
-    size: F. classes: K, or 0. chunk: images that a device takes at a time. about: what results say of it besides.
+    size: F. classes: K, or 0. chunk: images per device and call. about: fields to add to results.
     """
 
     name: str
@@ -39,44 +46,66 @@ class Extractor:
     about: dict[str, Any] = field(default_factory=dict)
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Features]:
-        """The features of a stream of images, uint8 [N, H, W, C] each, in their order, a chunk for each device at a
-        time. The number of devices does not change a bit of them.
+        """The features of batches of images, uint8 [N, H, W, C], in their order, in parts of any size.
+
+        The local devices work in parallel; their number does not change the features, bit for bit.
         """
-        run = parallel.over_devices(self.function, self.variables)
-        devices = jax.local_device_count()
-        for images in _rebatched(batches, devices * self.chunk):
-            count = len(images)
-            filled = images[np.minimum(np.arange(devices * self.chunk), count - 1)]
-            results = run(filled.reshape(devices, self.chunk, *images.shape[1:]))
-            vectors, logits = jax.tree.map(
-                lambda x: np.asarray(x, np.float32).reshape(-1, x.shape[-1])[:count],  # noqa: B023
-                results,
-            )
-            yield Features(vectors, logits)
+        run = devices.over_devices(self.function, self.variables)
+        num_devices = jax.local_device_count()
+        for images in _rebatch(batches, num_devices * self.chunk):
+            filled = fill(images, num_devices * self.chunk)
+            vectors, logits = run(filled.reshape(num_devices, self.chunk, *images.shape[1:]))
+            yield Features(_rows(vectors, len(images)), None if logits is None else _rows(logits, len(images)))
 
     def __call__(self, images: np.ndarray) -> Features:
         """The features of images, uint8 [N, H, W, C]."""
-        return joined(list(self.stream([images])))
+        return concatenate(list(self.stream([images])))
 
 
-def joined(parts: list[Features]) -> Features:
-    """Parts behind one another. There must be one at least."""
+def concatenate(parts: list[Features]) -> Features:
+    """The features of at least one part, in one."""
     logits = [part.logits for part in parts if part.logits is not None]
     return Features(np.concatenate([part.vectors for part in parts]), np.concatenate(logits) if logits else None)
 
 
-def digest(*parts: Any) -> str:
-    """SHA-256 of texts and arrays, as hexadecimal digits."""
-    found = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, str):
-            found.update(part.encode() + b"\0")
-        else:
-            found.update(f"{part.dtype}{part.shape}\0".encode() + np.ascontiguousarray(part).tobytes())
-    return found.hexdigest()
+def extract(extractor: Extractor, read: Reader, indices: np.ndarray, title: str) -> Features:
+    """The features of the images at `indices`, int [N], in their order, on every process; each computes a share."""
+    own = concatenate(list(_stream_share(extractor, read, indices, title)))
+    vectors = np.concatenate(multihost.gather_arrays(own.vectors))
+    logits = None if own.logits is None else np.concatenate(multihost.gather_arrays(own.logits))
+    return Features(vectors, logits)
 
 
-def _rebatched(batches: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+def extract_moments(extractor: Extractor, read: Reader, indices: np.ndarray, title: str) -> Moments:
+    """The moments of the features that `extract` returns, without holding these in memory."""
+    own = Moments.empty(extractor.size)
+    for part in _stream_share(extractor, read, indices, title):
+        own.add(part.vectors)
+    total = Moments.empty(extractor.size)
+    counts, means, scatters = map(multihost.gather_arrays, (np.array([own.count]), own.mean, own.scatter))
+    for count, mean, scatter in zip(counts, means, scatters, strict=True):
+        total.merge(Moments(int(count[0]), mean, scatter))
+    return total
+
+
+def _stream_share(extractor: Extractor, read: Reader, indices: np.ndarray, title: str) -> Iterator[Features]:
+    """The features of this process's contiguous share of the images."""
+    own = np.array_split(indices, jax.process_count())[jax.process_index()]
+    starts = range(0, max(len(own), 1), BLOCK)
+    blocks = (read(own[start : start + BLOCK]) for start in starts)
+    hidden = None if jax.process_index() == 0 else True  # None: hidden unless stderr is a terminal
+    with tqdm(total=len(own), desc=title, unit="image", leave=False, disable=hidden) as bar:
+        for part in extractor.stream(blocks):
+            bar.update(len(part.vectors))
+            yield part
+
+
+def _rows(array: jax.Array, count: int) -> np.ndarray:
+    """[devices, chunk, X] -> float32 [count, X], without the images that filled up the last chunk."""
+    return np.asarray(array, np.float32).reshape(-1, array.shape[-1])[:count]
+
+
+def _rebatch(batches: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
     """The same images in batches of `size`, the last one smaller."""
     waiting: list[np.ndarray] = []
     count = 0

@@ -1,10 +1,9 @@
-"""The Inception network of 2015 that every published FID was computed with, and the resizing that belongs to it.
+"""The InceptionV3 network behind all published FID numbers, and its way of resizing images.
 
 Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2015), as released by Google on 2015-12-05
-with 1,008 outputs. It differs from later versions of InceptionV3 in three places: average pooling leaves the padding
-out, the last block pools by the maximum, and images are resized as TensorFlow 1 did. Modules and variables have the
-names of the file that Heusel et al.'s weights were converted to (pytorch-fid, torch-fidelity), so that one name maps to
-the other.
+with 1,008 outputs. It differs from later versions of InceptionV3: average pooling does not count the padding, the last
+block uses max pooling, and images are resized as in TensorFlow 1. Modules have the names of the file of converted
+weights (pytorch-fid, torch-fidelity).
 """
 
 import functools
@@ -16,35 +15,35 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-SIDE = 299  # the images that it sees
+SIDE = 299  # of its input images
 FEATURES, CLASSES = 2048, 1008
-# FID is sensitive to the reduced precision that GPUs and TPUs multiply with by default.
+# GPUs and TPUs multiply with reduced precision by default, which changes FID.
 PRECISION = jax.lax.Precision.HIGHEST
 EPSILON = 1e-3
 
 
 def resize(images: Array) -> Array:
-    """Float images [B, H, W, C] to [B, 299, 299, C], as tf.image.resize_bilinear of TensorFlow 1 did.
+    """Bilinear resize of float images [B, H, W, C] to [B, 299, 299, C], as tf.image.resize_bilinear of TensorFlow 1.
 
-    Pixel i of the result lies at i * H / 299 of the image, without the half pixel that others add, and pixels are not
-    averaged where the image is larger.
+    Pixel i of the result is read at i * H / 299, without the offset of half a pixel that other libraries use, and
+    larger images are not smoothed first.
     """
     for axis in (2, 1):
-        below, above, share = _places(images.shape[axis])
+        below, above, share = _source_pixels(images.shape[axis])
         low, high = jnp.take(images, below, axis), jnp.take(images, above, axis)
         images = low + (high - low) * jnp.expand_dims(share, range(1, images.ndim - axis))
     return images
 
 
-def _places(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each pixel of the result: the pixels below and above it, and its distance from the one below."""
-    places = np.arange(SIDE, dtype=np.float32) * np.float32(side / SIDE)
-    below = places.astype(np.int32)
-    return below, np.minimum(below + 1, side - 1), places - below
+def _source_pixels(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each pixel of the result: the source pixels before and after it, and its distance to the first."""
+    positions = np.arange(SIDE, dtype=np.float32) * np.float32(side / SIDE)
+    below = positions.astype(np.int32)
+    return below, np.minimum(below + 1, side - 1), positions - below
 
 
-class Conv(nn.Module):
-    """Convolution, batch norm by stored statistics, ReLU."""
+class ConvBlock(nn.Module):
+    """Convolution, batch norm with fixed statistics, ReLU."""
 
     features: int
     kernel: tuple[int, int] = (1, 1)
@@ -65,24 +64,24 @@ class Conv(nn.Module):
         return nn.relu((x - mean) * (scale * jax.lax.rsqrt(var + EPSILON)) + bias)
 
 
-def _shrink(x: Array) -> Array:
+def _max_pool_shrink(x: Array) -> Array:
     return nn.max_pool(x, (3, 3), (2, 2))
 
 
-def _average(x: Array) -> Array:
+def _average_pool(x: Array) -> Array:
     return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
 
 
-def _maximum(x: Array) -> Array:
+def _max_pool(x: Array) -> Array:
     return nn.max_pool(x, (3, 3), padding="SAME")
 
 
-class Block(nn.Module):
-    """A block of parallel branches, joined by channels.
+class MixedBlock(nn.Module):
+    """Parallel branches, concatenated by channels.
 
-    Each branch is a chain of parts. A part is a convolution, (name, features) with a 1x1 kernel or (name, features,
-    kernel); or several of these in a tuple, beside one another on the same input; or a function. `shrink` names the
-    convolutions of stride 2, which have no padding.
+    A branch is a sequence of parts. A part is a convolution: (name, features) with a 1x1 kernel, or (name, features,
+    kernel); or a tuple of convolutions of the same input, concatenated; or a function.
+    `shrink`: names of the convolutions with stride 2 and no padding.
     """
 
     branches: tuple
@@ -104,39 +103,39 @@ class Block(nn.Module):
 
     def _conv(self, x: Array, name: str, features: int, kernel: tuple[int, int] = (1, 1)) -> Array:
         shrinks = name in self.shrink
-        return Conv(features, kernel, 2 if shrinks else 1, same=not shrinks, name=name)(x)
+        return ConvBlock(features, kernel, 2 if shrinks else 1, same=not shrinks, name=name)(x)
 
 
-def _block_a(pooled: int, name: str) -> Block:
+def _block_a(pooled: int, name: str) -> MixedBlock:
     """Figure 5 of Szegedy et al."""
-    return Block(
+    return MixedBlock(
         (
             (("branch1x1", 64),),
             (("branch5x5_1", 48), ("branch5x5_2", 64, (5, 5))),
             (("branch3x3dbl_1", 64), ("branch3x3dbl_2", 96, (3, 3)), ("branch3x3dbl_3", 96, (3, 3))),
-            (_average, ("branch_pool", pooled)),
+            (_average_pool, ("branch_pool", pooled)),
         ),
         name=name,
     )
 
 
-def _block_b(name: str) -> Block:
+def _block_b(name: str) -> MixedBlock:
     """From 35x35 to 17x17."""
-    return Block(
+    return MixedBlock(
         (
             (("branch3x3", 384, (3, 3)),),
             (("branch3x3dbl_1", 64), ("branch3x3dbl_2", 96, (3, 3)), ("branch3x3dbl_3", 96, (3, 3))),
-            (_shrink,),
+            (_max_pool_shrink,),
         ),
         frozenset({"branch3x3", "branch3x3dbl_3"}),
         name=name,
     )
 
 
-def _block_c(width: int, name: str) -> Block:
+def _block_c(width: int, name: str) -> MixedBlock:
     """Figure 6 of Szegedy et al., with n = 7."""
     row, column = (1, 7), (7, 1)
-    return Block(
+    return MixedBlock(
         (
             (("branch1x1", 192),),
             (("branch7x7_1", width), ("branch7x7_2", width, row), ("branch7x7_3", 192, column)),
@@ -147,15 +146,15 @@ def _block_c(width: int, name: str) -> Block:
                 ("branch7x7dbl_4", width, column),
                 ("branch7x7dbl_5", 192, row),
             ),
-            (_average, ("branch_pool", 192)),
+            (_average_pool, ("branch_pool", 192)),
         ),
         name=name,
     )
 
 
-def _block_d(name: str) -> Block:
+def _block_d(name: str) -> MixedBlock:
     """From 17x17 to 8x8."""
-    return Block(
+    return MixedBlock(
         (
             (("branch3x3_1", 192), ("branch3x3_2", 320, (3, 3))),
             (
@@ -164,17 +163,17 @@ def _block_d(name: str) -> Block:
                 ("branch7x7x3_3", 192, (7, 1)),
                 ("branch7x7x3_4", 192, (3, 3)),
             ),
-            (_shrink,),
+            (_max_pool_shrink,),
         ),
         frozenset({"branch3x3_2", "branch7x7x3_4"}),
         name=name,
     )
 
 
-def _block_e(pool: object, name: str) -> Block:
+def _block_e(pool: object, name: str) -> MixedBlock:
     """Figure 7 of Szegedy et al."""
     row, column = (1, 3), (3, 1)
-    return Block(
+    return MixedBlock(
         (
             (("branch1x1", 320),),
             (("branch3x3_1", 384), (("branch3x3_2a", 384, row), ("branch3x3_2b", 384, column))),
@@ -190,11 +189,10 @@ def _block_e(pool: object, name: str) -> Block:
 
 
 class Inception(nn.Module):
-    """The network: images [B, H, W, C], values in [0, 255], grey or colour, to a dictionary of float32 arrays.
+    """Images [B, H, W, C], values in [0, 255], 1 or 3 channels, to a dictionary of float32 arrays.
 
-    '64', '192', '768' and '2048' are maps averaged over their positions, named by their channels; '2048' is what FID
-    and KID compare. 'logits_unbiased' [B, 1008] leaves the last layer's bias out, as the Inception score does;
-    'logits' has it.
+    '64', '192', '768' and '2048' [B, channels]: maps averaged over their positions; FID and KID compare '2048'.
+    'logits' [B, 1008], and 'logits_unbiased' without the last layer's bias, which the Inception score uses.
     """
 
     @nn.compact
@@ -208,13 +206,13 @@ class Inception(nn.Module):
             taps[str(x.shape[-1])] = x.mean((1, 2))
             return x
 
-        x = Conv(32, (3, 3), 2, same=False, name="Conv2d_1a_3x3")(x)
-        x = Conv(32, (3, 3), same=False, name="Conv2d_2a_3x3")(x)
-        x = Conv(64, (3, 3), name="Conv2d_2b_3x3")(x)
-        x = tap(_shrink(x))
-        x = Conv(80, name="Conv2d_3b_1x1")(x)
-        x = Conv(192, (3, 3), same=False, name="Conv2d_4a_3x3")(x)
-        x = tap(_shrink(x))
+        x = ConvBlock(32, (3, 3), 2, same=False, name="Conv2d_1a_3x3")(x)
+        x = ConvBlock(32, (3, 3), same=False, name="Conv2d_2a_3x3")(x)
+        x = ConvBlock(64, (3, 3), name="Conv2d_2b_3x3")(x)
+        x = tap(_max_pool_shrink(x))
+        x = ConvBlock(80, name="Conv2d_3b_1x1")(x)
+        x = ConvBlock(192, (3, 3), same=False, name="Conv2d_4a_3x3")(x)
+        x = tap(_max_pool_shrink(x))
         for pooled, name in ((32, "Mixed_5b"), (64, "Mixed_5c"), (64, "Mixed_5d")):
             x = _block_a(pooled, name)(x)
         x = _block_b("Mixed_6a")(x)
@@ -222,8 +220,8 @@ class Inception(nn.Module):
             x = _block_c(width, name)(x)
         x = tap(x)
         x = _block_d("Mixed_7a")(x)
-        x = _block_e(_average, "Mixed_7b")(x)
-        x = tap(_block_e(_maximum, "Mixed_7c")(x))
+        x = _block_e(_average_pool, "Mixed_7b")(x)
+        x = tap(_block_e(_max_pool, "Mixed_7c")(x))
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (FEATURES, CLASSES))
         unbiased = jnp.dot(taps["2048"], kernel, precision=PRECISION)
         bias = self.param("bias", nn.initializers.zeros, (CLASSES,))
@@ -232,6 +230,6 @@ class Inception(nn.Module):
 
 @functools.cache
 def shapes() -> dict[str, Any]:
-    """Shape and dtype of each parameter, as nested dictionaries."""
+    """Shapes and dtypes of the parameters, as nested dictionaries."""
     images = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
     return jax.eval_shape(Inception().init, jax.random.key(0), images)["params"]

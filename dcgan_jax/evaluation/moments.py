@@ -1,25 +1,32 @@
-"""Mean and covariance of a stream of vectors, by parts that may be added in any number and order."""
+"""Mean and covariance of a stream of vectors, computed block by block."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
+BLOCK = 1024  # vectors added at a time
+
 
 @dataclass
 class Moments:
-    """Count, mean and scatter (the sum of outer products of what differs from the mean) of vectors, in float64.
+    """Number, mean [F] and scatter [F, F] of vectors, float64; scatter = sum_i (x_i - mean)(x_i - mean)^T.
 
-    Parts are merged by the update of Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing
-    Sample Variances" (1979), so that no digits are lost where the mean is large beside the spread.
+    Parts are merged in any order by the update of Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm
+    for Computing Sample Variances" (1979), which stays exact even if the mean is large compared with the spread.
     """
 
     count: int
     mean: np.ndarray
     scatter: np.ndarray
 
+    @classmethod
+    def empty(cls, size: int) -> "Moments":
+        """The moments of no vectors; `size` is the length of vectors to come."""
+        return cls(0, np.zeros(size), np.zeros((size, size)))
+
     @property
     def covariance(self) -> np.ndarray:
-        """The unbiased covariance, float64 [F, F]. At least two vectors must have come."""
+        """The unbiased covariance, float64 [F, F], of at least two vectors."""
         return self.scatter / (self.count - 1)
 
     def add(self, vectors: np.ndarray) -> None:
@@ -31,7 +38,7 @@ class Moments:
             self.merge(Moments(len(vectors), mean, centred.T @ centred))
 
     def merge(self, other: "Moments") -> None:
-        """Adds what another has seen."""
+        """Adds the vectors behind other moments."""
         if not other.count:
             return
         count = self.count + other.count
@@ -42,6 +49,9 @@ class Moments:
         self.count = count
 
 
-def empty(size: int) -> Moments:
-    """The moments of no vectors of this length."""
-    return Moments(0, np.zeros(size), np.zeros((size, size)))
+def moments_of(vectors: np.ndarray) -> Moments:
+    """The moments of vectors, float [N, F]."""
+    moments = Moments.empty(vectors.shape[1])
+    for start in range(0, len(vectors), BLOCK):
+        moments.add(vectors[start : start + BLOCK])
+    return moments

@@ -1,28 +1,29 @@
-"""Features of real images, computed once for a set and an extractor, and kept for the next time."""
+"""Features of real images, computed once per image set and extractor, and cached."""
 
 import json
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
-from dcgan_jax import agreement
 from dcgan_jax.data import ImageSet
-from dcgan_jax.evaluation import store
-from dcgan_jax.evaluation.extraction import extract, extract_moments, moments_of
-from dcgan_jax.evaluation.features import Extractor, digest
-from dcgan_jax.evaluation.moments import Moments
+from dcgan_jax.evaluation import cache
+from dcgan_jax.evaluation.features import Extractor, extract, extract_moments
+from dcgan_jax.evaluation.moments import Moments, moments_of
+from dcgan_jax.runtime import multihost
+from dcgan_jax.runtime.files import digest
 
-# Vectors of up to this many bytes are held and kept; of more, the moments alone.
-KEPT_BYTES = 2**30
-VERSION = 1  # of what is kept
+# Vectors of up to this many bytes are held and cached; beyond, only their moments.
+MAX_VECTOR_BYTES = 2**30
+VERSION = 1  # to be raised if what is cached changes
+
+Arrays = dict[str, np.ndarray]
 
 
 class Reference:
-    """The real images of one split, and what an extractor makes of them.
+    """The real images of one split, and their features by one extractor.
 
-    What was computed is kept by process 0 under a hash of the images, the extractor, and which of the images: it is
-    taken for nothing else.
+    Process 0 reads and writes the cache. The key is a hash of the images, the extractor and the choice of images.
     """
 
     def __init__(self, image_set: ImageSet, extractor: Extractor, split: str = "real"):
@@ -31,7 +32,7 @@ class Reference:
         self._vectors: dict[int, np.ndarray] = {}
 
     def chosen(self, count: int) -> np.ndarray:
-        """Which images stand for all where `count` are asked for: all if there are no more, in order."""
+        """Indices of a fixed random choice of `count` images, ascending; all if there are no more."""
         if count >= self.count:
             return np.arange(self.count)
         return np.sort(np.random.default_rng(0).permutation(self.count)[:count])
@@ -41,26 +42,25 @@ class Reference:
         chosen = self.chosen(count)
         if len(chosen) not in self._vectors:
 
-            def compute() -> dict[str, np.ndarray]:
+            def compute() -> Arrays:
                 return {"vectors": extract(self.extractor, self._read, chosen, self._title).vectors}
 
-            shape = (len(chosen), self.extractor.size)
-            found = self._once("vectors", len(chosen), {"vectors": np.empty(shape, np.float32)}, compute)
-            self._vectors[len(chosen)] = found["vectors"]
+            expected = {"vectors": np.empty((len(chosen), self.extractor.size), np.float32)}
+            self._vectors[len(chosen)] = self._cached("vectors", len(chosen), expected, compute)["vectors"]
         return self._vectors[len(chosen)]
 
     def moments(self) -> Moments:
         """The moments of the features of all images."""
         size = self.extractor.size
-        if self.count * size * 4 <= KEPT_BYTES:
+        if self.count * size * 4 <= MAX_VECTOR_BYTES:
             return moments_of(self.vectors(self.count))
 
-        def compute() -> dict[str, np.ndarray]:
+        def compute() -> Arrays:
             moments = extract_moments(self.extractor, self._read, np.arange(self.count), self._title)
             return {"mean": moments.mean, "scatter": moments.scatter}
 
         expected = {"mean": np.empty(size), "scatter": np.empty((size, size))}
-        return Moments(self.count, **self._once("moments", self.count, expected, compute))
+        return Moments(self.count, **self._cached("moments", self.count, expected, compute))
 
     @property
     def _title(self) -> str:
@@ -69,15 +69,16 @@ class Reference:
     def _read(self, indices: np.ndarray) -> np.ndarray:
         return self.image_set.images[indices]
 
-    def _once(self, kind: str, count: int, expected: dict[str, np.ndarray], compute: Any) -> dict[str, np.ndarray]:
-        what = [VERSION, kind, count, self.count, self.image_set.card["sha256"]["images"]]
-        key = digest(json.dumps(what), self.extractor.name, self.extractor.digest)
+    def _cached(self, kind: str, count: int, expected: Arrays, compute: Callable[[], Arrays]) -> Arrays:
+        """The arrays from process 0's cache on all processes, or else computed by all of them and cached."""
+        choice = [VERSION, kind, count, self.count, self.image_set.card["sha256"]["images"]]
+        key = digest(json.dumps(choice), self.extractor.name, self.extractor.digest)
         first = jax.process_index() == 0
-        found = store.kept(kind, key, expected) if first else None
-        if agreement.gather("found" if found else "")[0]:
-            return agreement.broadcast(found[0] if found else expected)
+        cached = cache.load(kind, key, expected) if first else None
+        if multihost.gather("cached" if cached else "")[0]:
+            return multihost.broadcast(cached[0] if cached else expected)
         computed = compute()
         if first:
             about = {"data": self.image_set.card["sha256"], "count": count, "extractor": self.extractor.name}
-            store.keep(kind, key, computed, about)
+            cache.save(kind, key, computed, about)
         return computed

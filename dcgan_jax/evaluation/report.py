@@ -1,7 +1,6 @@
-"""What was measured, written down: evaluation.jsonl, curves of it, and pictures."""
+"""Reads evaluation.jsonl, draws its curves, and writes pictures of samples beside training images."""
 
 import json
-import os
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,8 @@ from dcgan_jax.data.images import grid
 NAME = "evaluation.jsonl"
 
 
-def append(file: Path, lines: list[dict[str, Any]]) -> None:
-    """Adds lines to a file, whole ones: a line that a kill cut short is ended first."""
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    with file.open("a+b") as writer:
-        if writer.seek(0, os.SEEK_END):
-            writer.seek(-1, os.SEEK_END)
-            text = text if writer.read(1) == b"\n" else f"\n{text}"
-        writer.write(text.encode())
-        writer.flush()
-        os.fsync(writer.fileno())
-
-
 def read(file: Path) -> list[dict[str, Any]]:
-    """The lines of an evaluation.jsonl; none where there is no file. Lines that are not whole are left out."""
+    """The lines of an evaluation.jsonl, without incomplete ones; [] if there is no file."""
     lines = []
     for text in file.read_text(errors="replace").splitlines() if file.exists() else []:
         try:
@@ -39,14 +26,14 @@ def read(file: Path) -> list[dict[str, Any]]:
 
 
 def curves(lines: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """Draws each metric against the step, one PNG a metric; by the last value where a step has several."""
-    from matplotlib.figure import Figure  # imported late: training without measures does without
+    """Draws each metric against the step, in one PNG per metric; of several values of a step, the last."""
+    from matplotlib.figure import Figure  # slow to import, and not needed to train without metrics
 
-    found: dict[str, dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
+    by_metric: dict[str, dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
     for line in lines:
-        found[line["metric"]][line["features"]][line["step"]] = line
+        by_metric[line["metric"]][line["features"]][line["step"]] = line
     files = []
-    for metric, by_features in found.items():
+    for metric, by_features in by_metric.items():
         figure = Figure(figsize=(6, 4), layout="constrained")
         axes = figure.add_subplot()
         for features, by_step in sorted(by_features.items()):
@@ -62,8 +49,8 @@ def curves(lines: list[dict[str, Any]], folder: Path) -> list[Path]:
     return files
 
 
-def neighbours(samples: np.ndarray, images: np.ndarray, file: Path) -> None:
-    """Writes a picture of samples, each with its nearest training image at its right; uint8 [N, H, W, C] both."""
+def save_pairs(samples: np.ndarray, images: np.ndarray, file: Path) -> None:
+    """Writes a picture of samples, each with a training image on its right; both uint8 [N, H, W, C]."""
     pairs = np.stack([samples, images], 1).reshape(-1, *samples.shape[1:])
     file.parent.mkdir(parents=True, exist_ok=True)
     grid(pairs, columns=8).save(file)

@@ -1,4 +1,4 @@
-"""A checkpoint of this project's own from networks that were trained elsewhere."""
+"""Saves imported networks as a run directory that `dcgan_jax.load` and training open."""
 
 import json
 import logging
@@ -13,11 +13,14 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from dcgan_jax import calibration, checkpoint, latent, models, state
 from dcgan_jax import config as configuration
-from dcgan_jax.errors import UserError
+from dcgan_jax import inference, latent, models, state
 from dcgan_jax.interop.networks import Networks
-from dcgan_jax.interop.new_folder import new_folder, unused
+from dcgan_jax.ops import batch_norm
+from dcgan_jax.run import checkpoint
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import new_folder, unused_path, write_text
+from dcgan_jax.runtime.versions import versions
 
 log = logging.getLogger("dcgan_jax")
 
@@ -31,15 +34,15 @@ def save(
     step: int = 1,
     images: np.ndarray | None = None,
 ) -> None:
-    """Writes `out/config.json` and `out/checkpoints/STEP`, which `dcgan_jax.load` and training open.
+    """Writes `out/config.json` and `out/checkpoints/STEP`.
 
-    recipe: of the configuration that the networks' fields are put into. about: kept in the checkpoint's meta.
-    images: uint8 [N, H, W, C], for the discriminator's running statistics, where it comes without; by default 2,048
-    generated ones. The generator's, where it comes without, are taken as for a moving average (`calibration`).
-    A network that is missing is that of the seed, untrained, and a line of the log says so.
-    Raises UserError where `out` exists, or the images do not fit.
+    recipe: the one that the networks' fields are put into. about: where the weights are from, kept in the checkpoint's
+    meta. images: uint8 [N, H, W, C], for the discriminator's running statistics if the weights lack them; by default
+    2,048 generated images. The generator's are recomputed (`inference.recalibrate`) if the weights lack them.
+    A missing network is an untrained one from the configuration's seed; a warning is logged.
+    Raises UserError if `out` exists or the images have another shape.
     """
-    out = unused(out, "--out")
+    out = unused_path(out, "--out")
     config = _config(networks.fields, recipe)
     shape = (*config.image_size, config.channels)
     if images is not None and (images.shape[1:] != shape or len(images) < 2):
@@ -47,19 +50,19 @@ def save(
     strides = configuration.layers(config)[1]
     log.info("networks of %s images: strides %s, prior %s", "x".join(map(str, shape)), strides, config.prior)
     host = jax.device_get(_state(config, networks, images)).replace(step=np.int32(step))
-    meta = {"config": json.loads(config.to_json()), "versions": checkpoint.versions(), "data": {}, "imported": about}
+    meta = {"config": json.loads(config.to_json()), "versions": versions(), "data": {}, "imported": about}
     with new_folder(out, "--out") as folder:
         with closing(checkpoint.Checkpoints(folder, keep=1)) as checkpoints:
             checkpoints.save(step, host, meta)
             checkpoints.wait()
-        (folder / "config.json").write_text(config.to_json(indent=2) + "\n")
+        write_text(folder / "config.json", config.to_json(indent=2) + "\n")
 
 
 def _config(fields: dict[str, Any], recipe: str) -> ConfigDict:
     config = configuration.recipe(recipe)
     config.update(fields)
-    config.data.source, config.data.path = "folder", ""  # where its images are is not known
-    # As the files in configs/ have it, where the widths double.
+    config.data.source, config.data.path = "folder", ""  # the training images are unknown
+    # If the widths double from layer to layer, `width` alone describes them, as in the files of configs/.
     config.features, config.width = (), fields["features"][0]
     config.strides = () if set(fields["strides"]) == {2} else fields["strides"]
     if configuration.layers(config)[0] != fields["features"]:
@@ -71,33 +74,42 @@ def _state(config: ConfigDict, networks: Networks, images: np.ndarray | None) ->
     current = state.create(config)
     for name, variables in (("generator", networks.generator), ("discriminator", networks.discriminator)):
         if variables is None:
-            log.warning("no weights of a %s were given: it is an untrained one", name)
+            log.warning("no weights of a %s were given: it is untrained", name)
             continue
-        kept = getattr(current, name)
-        stats = variables.batch_stats or kept.batch_stats
-        current = current.replace(**{name: kept.replace(params=variables.params, batch_stats=stats)})
+        network = getattr(current, name)
+        stats = network.stats
+        if variables.batch_stats is not None:
+            stats = stats | {"batch_stats": variables.batch_stats}
+        current = current.replace(**{name: network.replace(params=variables.params, stats=stats)})
     generator = current.generator
-    ema = state.Average(generator.params, generator.batch_stats)
+    average = state.Average(generator.params, generator.stats)
     if networks.generator is None or networks.generator.batch_stats is None:
-        ema = calibration.calibrate(config, ema)
-        current = current.replace(generator=generator.replace(batch_stats=ema.batch_stats))
-    current = current.replace(ema=ema)
+        average = inference.recalibrate(config, average)
+        current = current.replace(generator=generator.replace(stats=average.stats))
     if networks.discriminator is None or networks.discriminator.batch_stats is None:
         discriminator = current.discriminator
-        tree = {"params": discriminator.params, "batch_stats": discriminator.batch_stats}
-        network = models.from_config(config)[1]
-        if images is None:
-            stats = calibration.statistics(network, tree, _generated(config, ema))
-        else:
-            stats = calibration.statistics_of_images(network, tree, images)
-        current = current.replace(discriminator=discriminator.replace(batch_stats=stats))
-    return current
+        stats = discriminator.stats | {"batch_stats": _batch_stats(config, discriminator, average, images)}
+        current = current.replace(discriminator=discriminator.replace(stats=stats))
+    return current.replace(ema=average)
 
 
-def _generated(config: ConfigDict, ema: state.Average) -> Iterator[tuple[Array, None]]:
-    generate = jax.jit(models.from_config(config)[0].apply)
-    variables = {"params": ema.params, "batch_stats": ema.batch_stats}
-    for number in range(calibration.BATCHES):
-        indices = number * calibration.BATCH + jnp.arange(calibration.BATCH)
+def _batch_stats(
+    config: ConfigDict, discriminator: state.NetworkState, average: state.Average, images: np.ndarray | None
+) -> state.Tree:
+    network = models.from_config(config)[1]
+    if images is not None:
+        return batch_norm.statistics_of_images(network, discriminator.variables(), images)
+    return batch_norm.recompute_statistics(network, discriminator.variables(), _generated(config, average))
+
+
+def _generated(config: ConfigDict, average: state.Average) -> Iterator[tuple[Array, None]]:
+    """Batches of generated images in [-1, 1], each with None for labels."""
+    generator, size = models.from_config(config)[0], batch_norm.RECOMPUTE_BATCH
+
+    @jax.jit
+    def generate(variables: state.Tree, indices: Array) -> Array:
         z = latent.draw(latent.key(config.seed, latent.SAMPLE), indices, config.latent_dim, config.prior)
-        yield generate(variables, z), None
+        return generator.apply(variables, z)
+
+    for batch in range(inference.RECALIBRATION_BATCHES):
+        yield generate(average.variables(), batch * size + jnp.arange(size)), None

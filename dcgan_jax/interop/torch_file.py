@@ -1,8 +1,9 @@
-"""Reads what `torch.save` wrote, without PyTorch, and without running anything that is in the file.
+"""Reads files of `torch.save` without PyTorch, and without running any code that they contain.
 
-Such a file holds a pickle, which is a program. `pickletools` takes it apart, and only the opcodes that build plain
-containers are followed; the two calls that rebuild a tensor are recognised by name, and any other call is an error.
-Both layouts are read: the zip archive (PyTorch 1.6 and later), and the stream of pickles before it.
+Such a file holds a pickle, which is a program for a small stack machine. `pickletools` decodes it, and `_Machine` runs
+only the opcodes that build plain values and containers. The two calls that rebuild a tensor are recognised by name; any
+other call is an error. Both layouts are supported: the zip archive (PyTorch 1.6 and later) and the older stream of
+pickles.
 """
 
 import math
@@ -16,9 +17,9 @@ from typing import Any, BinaryIO
 import ml_dtypes
 import numpy as np
 
-from dcgan_jax.errors import UserError, local_path
+from dcgan_jax.runtime.errors import UserError, local_path
 
-# What the stream layout begins with, after its first pickle's opcodes (torch/serialization.py).
+# The content of the first pickle in the stream layout (torch/serialization.py).
 MAGIC = 0x1950A86A20F9469CFC6C
 
 DTYPES: dict[str, Any] = {
@@ -36,12 +37,12 @@ DTYPES: dict[str, Any] = {
 
 
 class _Unreadable(Exception):
-    """What is wrong with a file, in a few words."""
+    """The reason, in a few words, why a file cannot be read."""
 
 
 @dataclass(frozen=True)
 class _Name:
-    """A name that the pickle would have imported."""
+    """A function or class that the pickle refers to, as 'MODULE NAME'."""
 
     name: str
 
@@ -62,9 +63,10 @@ class _Tensor:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The dictionary in a file of `torch.save`: tensors as numpy arrays, what is nested in it likewise.
+    """The dictionary in a file of `torch.save`, with numpy arrays for tensors, also in nested containers.
 
-    Raises UserError where the file is none, is damaged, or holds anything but tensors and plain values.
+    bfloat16 tensors become float32. Raises UserError if the file is missing, is damaged, or holds anything but tensors
+    and plain values.
     """
     file = local_path(path, "--file")
     try:
@@ -77,7 +79,7 @@ def read(path: str | Path) -> dict[str, Any]:
             raise _Unreadable(f"it holds a {type(content).__name__}")
     except FileNotFoundError:
         raise UserError(f"--file: {str(file)!r} does not exist, expected weights of PyTorch") from None
-    except Exception as error:  # pickletools and zipfile raise all kinds on damaged files
+    except Exception as error:  # pickletools and zipfile raise errors of many types for damaged files
         reason = error if isinstance(error, _Unreadable) else f"damaged or no such file ({type(error).__name__})"
         raise UserError(
             f"--file: {str(file)!r} cannot be read: {reason}; expected a dictionary of tensors that torch.save wrote"
@@ -93,7 +95,7 @@ def _read_archive(path: Path) -> Any:
         folder = pickles[0].removesuffix("data.pkl")
         if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
             raise _Unreadable("it was written with the bytes in another order")
-        content = _follow(archive.open(pickles[0]))
+        content = _Machine().run(archive.open(pickles[0]))
 
         def load(storage: _Storage) -> np.ndarray:
             entry = archive.getinfo(f"{folder}data/{storage.key}")
@@ -102,35 +104,36 @@ def _read_archive(path: Path) -> Any:
                 raise _Unreadable(f"its array {storage.key} is cut short")
             return np.frombuffer(archive.read(entry), storage.dtype, storage.count)
 
-        return _filled(content, load, {})
+        return _with_arrays(content, load, {})
 
 
 def _read_stream(stream: BinaryIO, size: int) -> Any:
-    if _follow(stream) != MAGIC:
+    if _Machine().run(stream) != MAGIC:
         raise _Unreadable("its first bytes are not PyTorch's")
-    _follow(stream)  # the version of the layout
-    if not _follow(stream).get("little_endian", True):
+    _Machine().run(stream)  # the version of the layout
+    if not _Machine().run(stream).get("little_endian", True):
         raise _Unreadable("it was written with the bytes in another order")
-    storages: dict[str, _Storage] = {}
-    content = _follow(stream, storages)
+    machine = _Machine()
+    content = machine.run(stream)
     arrays = {}
-    for key in _follow(stream):
-        count, dtype = int(np.frombuffer(stream.read(8), "<i8")[0]), np.dtype(storages[key].dtype)
-        if count != storages[key].count or count * dtype.itemsize > size - stream.tell():
+    for key in _Machine().run(stream):
+        storage = machine.storages[key]
+        count, dtype = int(np.frombuffer(stream.read(8), "<i8")[0]), np.dtype(storage.dtype)
+        if count != storage.count or count * dtype.itemsize > size - stream.tell():
             raise _Unreadable(f"its array {key} is cut short, or not the one that was described")
         arrays[key] = np.frombuffer(stream.read(count * dtype.itemsize), dtype)
-    return _filled(content, lambda storage: arrays[storage.key], {})
+    return _with_arrays(content, lambda storage: arrays[storage.key], {})
 
 
-def _filled(content: Any, load: Callable[[_Storage], np.ndarray], done: dict[int, Any]) -> Any:
-    """The content with an array for each tensor; what is in it twice is made once."""
+def _with_arrays(content: Any, load: Callable[[_Storage], np.ndarray], done: dict[int, Any]) -> Any:
+    """The content with each tensor replaced by an array. Objects that occur several times are converted once."""
     if id(content) in done:
         return done[id(content)]
     result = content
     if isinstance(content, dict):
-        result = {key: _filled(value, load, done) for key, value in content.items()}
+        result = {key: _with_arrays(value, load, done) for key, value in content.items()}
     elif isinstance(content, list | tuple):
-        result = [_filled(value, load, done) for value in content]
+        result = [_with_arrays(value, load, done) for value in content]
     elif isinstance(content, _Tensor):
         result = _array(content, load(content.storage))
     done[id(content)] = result
@@ -146,84 +149,94 @@ def _array(tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
         return np.zeros(shape, numbers.dtype)
     in_bytes = tuple(stride * numbers.itemsize for stride in strides)
     view = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], shape, in_bytes)
-    # not all of numpy's functions know bfloat16
+    # Some of numpy's functions fail on bfloat16.
     return view.astype(np.float32) if numbers.dtype == ml_dtypes.bfloat16 else view.copy()
 
 
-def _follow(stream: Any, storages: dict[str, _Storage] | None = None) -> Any:
-    """What the next pickle of a stream builds, of dictionaries, lists, tuples, texts, numbers, names and tensors."""
-    stack: list[Any] = []
-    marks: list[int] = []
-    memo: dict[int, Any] = {}
+class _Machine:
+    """The pickle machine: a stack, marks in it, and a memo; and the storages that the pickle refers to, by key."""
 
-    def since_mark() -> list[Any]:
-        start = marks.pop()
-        items = stack[start:]
-        del stack[start:]
-        return items
+    def __init__(self) -> None:
+        self.storages: dict[str, _Storage] = {}
+        self._stack: list[Any] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, Any] = {}
 
-    def set_items(pairs: list[Any]) -> None:
-        stack[-1].update(zip(pairs[::2], pairs[1::2], strict=True))
+    def run(self, stream: Any) -> Any:
+        """The object that the next pickle of a stream builds. Raises _Unreadable for an opcode that is not allowed."""
+        argument: Any
+        for opcode, argument, _ in pickletools.genops(stream):
+            if opcode.name == "STOP":
+                return self._stack.pop()
+            self._push(opcode.name, argument)
+        raise _Unreadable("it ends in the middle")
 
-    argument: Any
-    for opcode, argument, _ in pickletools.genops(stream):
-        match opcode.name:
+    def _push(self, opcode: str, argument: Any) -> None:
+        """Plain values, names, marks and the memo."""
+        match opcode:
             case "PROTO" | "FRAME":
                 pass
-            case "STOP":
-                return stack.pop()
-            case "MARK":
-                marks.append(len(stack))
             case "NONE":
-                stack.append(None)
+                self._stack.append(None)
             case "NEWTRUE" | "NEWFALSE":
-                stack.append(opcode.name == "NEWTRUE")
+                self._stack.append(opcode == "NEWTRUE")
             case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINUNICODE":
-                stack.append(argument)
-            case "EMPTY_DICT":
-                stack.append({})
-            case "EMPTY_LIST":
-                stack.append([])
-            case "EMPTY_TUPLE":
-                stack.append(())
+                self._stack.append(argument)
+            case "GLOBAL":
+                self._stack.append(_Name(argument))
+            case "STACK_GLOBAL":
+                name, module = self._stack.pop(), self._stack.pop()
+                self._stack.append(_Name(f"{module} {name}"))
+            case "MARK":
+                self._marks.append(len(self._stack))
+            case "BINPUT" | "LONG_BINPUT":
+                self._memo[argument] = self._stack[-1]
+            case "MEMOIZE":
+                self._memo[len(self._memo)] = self._stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                self._stack.append(self._memo[argument])
+            case _:
+                self._build(opcode)
+
+    def _build(self, opcode: str) -> None:
+        """Containers and tensors, made of what is on the stack."""
+        stack = self._stack
+        match opcode:
+            case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE":
+                stack.append({"EMPTY_DICT": {}, "EMPTY_LIST": [], "EMPTY_TUPLE": ()}[opcode])
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                size = int(opcode.name[-1])
+                size = int(opcode[-1])
                 stack[-size:] = [tuple(stack[-size:])]
             case "TUPLE":
-                stack.append(tuple(since_mark()))
+                stack.append(tuple(self._since_mark()))
             case "APPEND":
                 stack[-2].append(stack.pop())
             case "APPENDS":
-                items = since_mark()
+                items = self._since_mark()
                 stack[-1].extend(items)
             case "SETITEM":
                 value, key = stack.pop(), stack.pop()
-                set_items([key, value])
+                stack[-1].update({key: value})
             case "SETITEMS":
-                set_items(since_mark())
-            case "BINPUT" | "LONG_BINPUT":
-                memo[argument] = stack[-1]
-            case "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                stack.append(memo[argument])
-            case "GLOBAL":
-                stack.append(_Name(argument))
-            case "STACK_GLOBAL":
-                name, module = stack.pop(), stack.pop()
-                stack.append(_Name(f"{module} {name}"))
+                items = self._since_mark()
+                stack[-1].update(zip(items[::2], items[1::2], strict=True))
             case "BINPERSID":
-                stack.append(_storage(stack.pop(), {} if storages is None else storages))
+                stack.append(_storage(stack.pop(), self.storages))
             case "REDUCE":
                 arguments, function = stack.pop(), stack.pop()
-                stack.append(_rebuilt(function, arguments))
+                stack.append(_call(function, arguments))
             case "BUILD":
                 stack.pop()  # attributes of a dictionary, such as the version of each layer
                 if not isinstance(stack[-1], dict):
                     raise _Unreadable("it holds objects")
-            case name:
-                raise _Unreadable(f"it holds what is neither a tensor nor a plain value ({name})")
-    raise _Unreadable("it ends in the middle")
+            case _:
+                raise _Unreadable(f"it holds what is neither a tensor nor a plain value ({opcode})")
+
+    def _since_mark(self) -> list[Any]:
+        start = self._marks.pop()
+        items = self._stack[start:]
+        del self._stack[start:]
+        return items
 
 
 def _storage(identity: Any, storages: dict[str, _Storage]) -> _Storage:
@@ -233,7 +246,8 @@ def _storage(identity: Any, storages: dict[str, _Storage]) -> _Storage:
     return storages.setdefault(key, _Storage(key, DTYPES[dtype.name], count))
 
 
-def _rebuilt(function: Any, arguments: Any) -> Any:
+def _call(function: Any, arguments: Any) -> Any:
+    """The result of one of the three allowed calls: an empty dictionary, or a tensor."""
     name = function.name if isinstance(function, _Name) else None
     if name == "collections OrderedDict" and not arguments:
         return {}

@@ -1,12 +1,14 @@
-"""The networks of PyTorch's DCGAN example and tutorial, as their state dicts have them.
+"""Converts state dicts of PyTorch's DCGAN example and tutorial, both ways.
 
-Both are one `nn.Sequential` called main. The generator netG is ConvTranspose2d, BatchNorm2d, ... and last a
-ConvTranspose2d; the discriminator netD is two Conv2d, then BatchNorm2d and Conv2d in turn. Kernels have a stride of 2
-but for one: the generator's first makes a map as large as itself of z, and the discriminator's last makes the logit of
-such a map. These are the projection and the logit's dense layer here. What else differs from our layout:
+Both networks are one `nn.Sequential` called main. The generator netG alternates ConvTranspose2d and BatchNorm2d and
+ends in a ConvTranspose2d; the discriminator netD has two Conv2d, then alternates BatchNorm2d and Conv2d. All strides
+are 2, except in the generator's first layer, which turns z into a map of the kernel's size, and in the discriminator's
+last, which turns such a map into the logit. These two are dense layers here ('project' and 'logit'). Other differences:
 
-* Kernels are (maps, image side, row, column) for both kinds of convolution; neither is turned.
+* Kernels are (maps, image side, row, column) for both kinds of convolution; neither is rotated.
 * Images are (channel, row, column), here (row, column, channel).
+
+"Image side" is the side nearer to the image: the inputs of a Conv2d, the outputs of a ConvTranspose2d.
 
 Sources: github.com/pytorch/examples, dcgan/main.py; PyTorch's DCGAN tutorial.
 """
@@ -19,16 +21,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dcgan_jax.config import layers
-from dcgan_jax.errors import UserError
 from dcgan_jax.interop.networks import Arrays, Networks, Tree, Variables, check_numbers, unexpected
+from dcgan_jax.runtime.errors import UserError
 
-# PyTorch's own, which a state dict does not tell. Its momentum is the share of the new value.
+# PyTorch's defaults, which are not in a state dict. PyTorch's momentum, 0.1, is the weight of the new value.
 EPSILON, MOMENTUM = 1e-5, 0.9
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
-class _OfAnotherForm(Exception):
-    """Weights are not those of such a network."""
+class _UnknownLayout(Exception):
+    """The weights are not those of such a network."""
 
 
 EXPECTED = (
@@ -39,57 +41,42 @@ EXPECTED = (
 
 
 def convert(files: dict[str, dict[str, Any]]) -> Networks:
-    """The networks in one or two state dicts, by what the user calls them, in either order; one of two may be missing.
+    """The networks in one or two state dicts, in either order.
 
-    Where it is the generator, its variables are None.
-    Raises UserError, with all names and shapes, where they are not those of such networks, or do not fit one another.
+    files: state dicts by what the user calls them, for error messages. The variables of a missing network are None.
+    Raises UserError, with all names and shapes, for other weights, and if the two networks do not fit each other.
     """
-    found: dict[str, tuple[str, Tree, Variables]] = {}
+    networks: dict[str, tuple[str, Tree, Variables]] = {}
     for where, content in files.items():
         arrays = _arrays(content, where)
         try:
             kind, fields, variables = _network(arrays)
-        except _OfAnotherForm as error:
+        except _UnknownLayout as error:
             raise unexpected(where, arrays, EXPECTED) from error
-        if kind in found:
-            raise UserError(f"{where}: found a {kind}, as in {found[kind][0]}; expected netG and netD, one file each")
-        found[kind] = where, fields, variables
-    described = [fields for _, fields, _ in found.values()]
-    if len(found) == 2:
-        generator, discriminator = (found[kind][1] for kind in ("generator", "discriminator"))
+        if kind in networks:
+            other = networks[kind][0]
+            raise UserError(f"{where}: found a {kind}, as in {other}; expected netG and netD, one file each")
+        networks[kind] = where, fields, variables
+    if len(networks) == 2:
+        generator, discriminator = (networks[kind][1] for kind in ("generator", "discriminator"))
         differing = [name for name in discriminator if discriminator[name] != generator[name]]
         if differing:
-            told = "; ".join(f"{name} {generator[name]} in netG, {discriminator[name]} in netD" for name in differing)
-            raise UserError(f"--file: the two networks differ ({told}), expected mirrors; import each by itself")
-    fields = {name: value for part in described for name, value in part.items()}
+            listed = "; ".join(f"{name} {generator[name]} in netG, {discriminator[name]} in netD" for name in differing)
+            raise UserError(f"--file: the two networks differ ({listed}), expected mirrors; import each by itself")
+    fields = {name: value for _, part, _ in networks.values() for name, value in part.items()}
     fields |= {"norm_epsilon": EPSILON, "norm_momentum": MOMENTUM, "prior": "normal"}
-    parts = {kind: variables for kind, (_, _, variables) in found.items()}
-    return Networks(fields, parts.get("generator"), parts.get("discriminator"))
+    variables_of = {kind: variables for kind, (_, _, variables) in networks.items()}
+    return Networks(fields, variables_of.get("generator"), variables_of.get("discriminator"))
 
 
 def to_state_dicts(config: ConfigDict, tree: Tree, step: int) -> dict[str, Arrays]:
-    """netG and netD of a checkpoint's tree: the moving average of the generator, and the discriminator.
+    """netG and netD from a checkpoint's tree: the moving average of the generator, and the discriminator.
 
-    Raises UserError where the networks are not of the form of PyTorch's example.
+    Raises UserError if PyTorch's example has no such networks.
     """
     features, strides = layers(config)
     side = [length // 2 ** len(strides) for length in config.image_size]
-    expected = {
-        "num_classes": (config.num_classes, 0),
-        "dense": (tuple(config.dense), ()),
-        "output": (config.output, "tanh"),
-        "norm_affine": (config.norm_affine, True),
-        "norm_per_unit": (config.norm_per_unit, False),
-        "norm_epsilon": (config.norm_epsilon, EPSILON),
-        "strides": (strides, (2,) * len(strides)),
-        "kernel_size": (config.kernel_size, config.kernel_size // 2 * 2),
-        "image_size": (tuple(config.image_size), (side[0] * 2 ** len(strides),) * 2),
-    }
-    differing = [
-        f"{name} is {found!r}, not {needed!r}" for name, (found, needed) in expected.items() if found != needed
-    ]
-    if differing:
-        raise UserError(f"--workdir: networks of PyTorch's example have another form ({'; '.join(differing)})")
+    _check_exportable(config, strides, side)
     count = np.asarray(step, np.int64)
 
     def norm(network: str, name: str) -> Arrays:
@@ -103,7 +90,7 @@ def to_state_dicts(config: ConfigDict, tree: Tree, step: int) -> dict[str, Array
     project = tree["ema"]["params"]["project"]["kernel"].reshape(-1, *units).transpose(0, 3, 1, 2)
     logit = tree["discriminator"]["params"]["logit"]["kernel"].reshape(1, *units).transpose(0, 3, 1, 2)
     depth = len(strides)
-    # Each network's layers in turn; None is an activation, which holds nothing.
+    # Each network's layers in order; None is an activation, which has no weights.
     generator = [{"weight": project}, norm("ema", "project_norm"), None]
     discriminator = [kernel("discriminator", "conv_0"), None]
     for i in range(depth - 1):
@@ -121,8 +108,27 @@ def to_state_dicts(config: ConfigDict, tree: Tree, step: int) -> dict[str, Array
     }
 
 
+def _check_exportable(config: ConfigDict, strides: tuple[int, ...], side: list[int]) -> None:
+    expected = {
+        "num_classes": (config.num_classes, 0),
+        "dense": (tuple(config.dense), ()),
+        "output": (config.output, "tanh"),
+        "norm_affine": (config.norm_affine, True),
+        "norm_per_unit": (config.norm_per_unit, False),
+        "norm_epsilon": (config.norm_epsilon, EPSILON),
+        "strides": (strides, (2,) * len(strides)),
+        "kernel_size": (config.kernel_size, config.kernel_size // 2 * 2),
+        "image_size": (tuple(config.image_size), (side[0] * 2 ** len(strides),) * 2),
+    }
+    differing = [
+        f"{name} is {value!r}, not {needed!r}" for name, (value, needed) in expected.items() if value != needed
+    ]
+    if differing:
+        raise UserError(f"--workdir: networks of PyTorch's example have another form ({'; '.join(differing)})")
+
+
 def _arrays(content: dict[str, Any], where: str) -> Arrays:
-    """The arrays of a state dict, without what DataParallel puts before their names."""
+    """The arrays of a state dict, without the prefix 'module.' that DataParallel adds to names."""
     arrays = {str(name).removeprefix("module."): value for name, value in content.items()}
     others = [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]
     if others:
@@ -137,23 +143,23 @@ def _arrays(content: dict[str, Any], where: str) -> Arrays:
 
 
 def _network(arrays: Arrays) -> tuple[str, Tree, Variables]:
-    """'generator' or 'discriminator', the fields of the configuration that describe it, and its variables."""
+    """'generator' or 'discriminator', the configuration fields that describe it, and its variables."""
     layers = _layers(arrays)
     kinds = "".join("c" if "running_mean" not in layer else "n" for layer in layers)
     if re.fullmatch("(cn)+c", kinds):
         return "generator", *_generator(layers[::2], layers[1::2])
     if re.fullmatch("c(cn)*c", kinds):
         return "discriminator", *_discriminator([layers[0], *layers[1:-1:2], layers[-1]], layers[2:-1:2])
-    raise _OfAnotherForm
+    raise _UnknownLayout
 
 
 def _layers(arrays: Arrays) -> list[Arrays]:
-    """What each layer holds, by the number in its name."""
+    """The arrays of each layer, in the order of the numbers in their names."""
     layers: dict[int, Arrays] = {}
     for name, array in arrays.items():
         match = re.fullmatch(r"main\.(0|[1-9][0-9]{0,5})\.(\w+)", name)
         if not match:
-            raise _OfAnotherForm
+            raise _UnknownLayout
         layers.setdefault(int(match[1]), {})[match[2]] = array
     return [layers[number] for number in sorted(layers)]
 
@@ -172,7 +178,7 @@ def _discriminator(convolutions: list[Arrays], norms: list[Arrays]) -> tuple[Tre
     *others, last = map(_weight, convolutions)
     fields = _fields(others, last)
     if len(last) != 1:
-        raise _OfAnotherForm
+        raise _UnknownLayout
     params, stats = _norms([f"norm_{i + 1}" for i in range(len(norms))], norms, fields["features"][1:])
     params |= {f"conv_{i}": {"kernel": kernel.transpose(2, 3, 1, 0)} for i, kernel in enumerate(others)}
     params["logit"] = {"kernel": last.transpose(0, 2, 3, 1).reshape(-1, 1)}
@@ -181,14 +187,14 @@ def _discriminator(convolutions: list[Arrays], norms: list[Arrays]) -> tuple[Tre
 
 def _weight(convolution: Arrays) -> np.ndarray:
     if set(convolution) != {"weight"} or convolution["weight"].ndim != 4:
-        raise _OfAnotherForm
+        raise _UnknownLayout
     return convolution["weight"].astype(np.float32)
 
 
 def _fields(kernels: list[np.ndarray], innermost: np.ndarray) -> Tree:
-    """The fields that describe strided layers, after their shapes have been compared with one another.
+    """The configuration fields that follow from the kernels' shapes, once these agree with each other.
 
-    kernels: from the image inwards. innermost: the one between the last map and z or the logit, as large as that map.
+    kernels: of the strided layers, from the image inwards. innermost: between the last map and z or the logit.
     """
     maps = [kernel.shape[0] for kernel in kernels]
     k, channels, (_, units, *side) = kernels[0].shape[-1], kernels[0].shape[1], innermost.shape
@@ -197,7 +203,7 @@ def _fields(kernels: list[np.ndarray], innermost: np.ndarray) -> Tree:
         [kernel.shape for kernel in kernels] == expected and units == maps[-1] and side[0] == side[1] and innermost.size
     )
     if not fits or k % 2 or channels not in (1, 3):
-        raise _OfAnotherForm
+        raise _UnknownLayout
     size = side[0] * 2 ** len(kernels)
     return {
         "image_size": (size, size),
@@ -209,11 +215,11 @@ def _fields(kernels: list[np.ndarray], innermost: np.ndarray) -> Tree:
 
 
 def _norms(names: list[str], norms: list[Arrays], widths: tuple[int, ...]) -> tuple[Tree, Tree]:
-    """Params and batch_stats of batch norms, which follow layers of these widths."""
+    """Params and batch_stats of the batch norms; widths: of the layers before them."""
     params, stats = {}, {}
     for name, norm, width in zip(names, norms, widths, strict=True):
         if not set(NORM[:4]) <= set(norm) <= set(NORM) or any(norm[key].shape != (width,) for key in NORM[:4]):
-            raise _OfAnotherForm
+            raise _UnknownLayout
         gain, bias, mean, var = (norm[key].astype(np.float32) for key in NORM[:4])
         params[name], stats[name] = {"scale": gain, "bias": bias}, {"mean": mean, "var": var}
     return params, stats

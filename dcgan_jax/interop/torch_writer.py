@@ -1,8 +1,7 @@
-"""Writes tensors as `torch.save` does, without PyTorch: a file that `torch.load(..., weights_only=True)` reads.
+"""Writes state dicts that `torch.load(..., weights_only=True)` reads, without PyTorch.
 
-It is a zip archive, stored without compression: `data.pkl`, a pickle that says what the tensors are called and which
-part of which array each one is, and the arrays. The few opcodes that such a pickle takes (protocol 2) are written here
-one by one.
+The file is an uncompressed zip archive of `data.pkl`, a pickle with the tensors' names and shapes, and one entry with
+the numbers of each tensor. The few opcodes that such a pickle needs (protocol 2) are written here by hand.
 """
 
 import zipfile
@@ -10,13 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-# Storages by the type of their numbers.
 STORAGES = {"float32": "FloatStorage", "int64": "LongStorage"}
 ROOT = "archive"
 
 
 def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes a state dict, float32 or int64 tensors by name, to a file that must not exist yet."""
+    """Writes a state dict of float32 and int64 arrays. Raises FileExistsError if the file exists."""
     content = bytearray(b"\x80\x02" + _call("collections", "OrderedDict", b")") + b"(")
     with zipfile.ZipFile(path, "x") as archive:
         for key, (name, array) in enumerate(arrays.items()):
@@ -29,7 +27,7 @@ def write(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    # A date of its own would make two files of the same weights differ.
+    # ZipInfo's default date is fixed, so equal weights give equal files.
     archive.writestr(zipfile.ZipInfo(f"{ROOT}/{name}"), content)
 
 

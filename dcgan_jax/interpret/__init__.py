@@ -1,1 +1,1 @@
-"""What a trained network has learned: the paper's figures."""
+"""The paper's figures: what a trained network has learned."""

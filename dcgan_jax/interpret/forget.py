@@ -1,7 +1,7 @@
-"""Forgetting an object: feature maps that go with it are dropped from the generator (section 6.3.1, figure 6).
+"""Forgetting an object: dropping the generator's feature maps that draw it (section 6.3.1, figure 6).
 
-Where an object is in samples is told by boxes. A logistic regression predicts from the activations at a place of a map
-whether that place is in a box; the maps with a positive weight are dropped at all places.
+The user marks the object in samples with boxes. A logistic regression predicts from the activations at a position
+whether that position is inside a box; feature maps with a positive weight are set to zero everywhere.
 """
 
 import json
@@ -11,17 +11,17 @@ import numpy as np
 from flax import traverse_util
 from sklearn.linear_model import LogisticRegression
 
-from dcgan_jax.errors import UserError, local_path
 from dcgan_jax.inference import TrainedGAN
 from dcgan_jax.interpret.pictures import Figure, Row
 from dcgan_jax.interpret.samples import Samples
+from dcgan_jax.runtime.errors import UserError, local_path
 
-SHOWN = 10  # samples, in the figure
+SHOWN_SAMPLES = 10
 EXPECTED = '{"boxes": [{"sample": 3, "box": [top, left, bottom, right]}, ...]} in pixels'
 
 
 class Box(NamedTuple):
-    """The pixels of a sample from (top, left) to before (bottom, right)."""
+    """The pixels of a sample from (top, left) up to, not including, (bottom, right)."""
 
     sample: int
     top: int
@@ -31,8 +31,9 @@ class Box(NamedTuple):
 
 
 class Forgotten(NamedTuple):
-    """A GAN without some of its maps; which, bool [F]; and the share of places that the regression tells rightly, of
-    those in boxes and of the others.
+    """A GAN without some of its feature maps.
+
+    dropped: bool [F]. inside_right, outside_right: the regression's accuracy inside and outside of the boxes.
     """
 
     gan: TrainedGAN
@@ -42,9 +43,9 @@ class Forgotten(NamedTuple):
 
 
 def boxes_of(text: str, count: int, image_size: tuple[int, int]) -> list[Box]:
-    """The box TOP,LEFT,BOTTOM,RIGHT in each of so many samples, or those in a JSON file of this name.
+    """Boxes from a flag: TOP,LEFT,BOTTOM,RIGHT puts one in each of `count` samples; otherwise the name of a JSON file.
 
-    Raises UserError for boxes outside of the images, and as `read_boxes` does.
+    Raises UserError for a box that does not fit in the images, and as `read_boxes` does.
     """
     sides = text.split(",")
     if len(sides) != 4 or not all(side.isdecimal() and len(side) < 10 for side in sides):
@@ -55,13 +56,13 @@ def boxes_of(text: str, count: int, image_size: tuple[int, int]) -> list[Box]:
 
 
 def read_boxes(path: str, image_size: tuple[int, int]) -> list[Box]:
-    """The boxes in a JSON file. Raises UserError where it holds something else, or boxes outside of the images."""
+    """The boxes in a JSON file. Raises UserError if it holds anything else, or a box does not fit in the images."""
     file = local_path(path, "--boxes")
     try:
         entries = json.loads(file.read_text())["boxes"]
         boxes = [Box(entry["sample"], *entry["box"]) for entry in entries]
         if not all(type(number) is int for box in boxes for number in box):
-            raise TypeError("samples and boxes are not of whole numbers")
+            raise TypeError("samples and boxes must be integers")
     except FileNotFoundError:
         raise UserError(f"--boxes: {path!r} does not exist, expected a file with {EXPECTED}") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -74,7 +75,7 @@ def read_boxes(path: str, image_size: tuple[int, int]) -> list[Box]:
 
 
 def check(box: Box, image_size: tuple[int, int]) -> None:
-    """Raises UserError for a box that is empty or reaches beyond the image."""
+    """Raises UserError if a box is empty or reaches beyond the image."""
     height, width = image_size
     if not (box.sample >= 0 and 0 <= box.top < box.bottom <= height and 0 <= box.left < box.right <= width):
         raise UserError(
@@ -84,20 +85,13 @@ def check(box: Box, image_size: tuple[int, int]) -> None:
 
 
 def forget(gan: TrainedGAN, z: np.ndarray, boxes: list[Box], layer: int, labels: np.ndarray | None = None) -> Forgotten:
-    """The GAN that has forgotten what is in the boxes of the samples of z [n, Z].
+    """Makes a GAN forget what is inside the boxes of the samples of z [n, Z].
 
-    layer: of the generator's maps, by its place in `TrainedGAN.generator_maps`.
-    Raises UserError where a box is in no sample, or all places or none are inside.
+    layer: the generator's map whose features are dropped, numbered as in `TrainedGAN.generator_maps`.
+    Raises UserError if a box belongs to no sample, or if no position, or every one, is inside.
     """
     maps = gan.generator_maps(z, layer, labels)
-    inside = np.zeros(maps.shape[:3], bool)
-    scale = [side / places for side, places in zip(gan.config.image_size, maps.shape[1:3], strict=True)]
-    rows, columns = ((np.arange(places) + 0.5) * s for places, s in zip(maps.shape[1:3], scale, strict=True))
-    for sample, top, left, bottom, right in boxes:
-        if sample >= len(z):
-            raise UserError(f"--boxes: found sample {sample}, expected numbers below {len(z)}; raise --num")
-        within = (rows >= top) & (rows < bottom)
-        inside[sample] |= within[:, None] & ((columns >= left) & (columns < right))
+    inside = _inside(boxes, maps.shape[:3], gan.config.image_size)
     drawn = sorted({box.sample for box in boxes})
     examples, positive = maps[drawn].reshape(-1, maps.shape[-1]), inside[drawn].reshape(-1)
     if positive.all() or not positive.any():
@@ -113,17 +107,31 @@ def forget(gan: TrainedGAN, z: np.ndarray, boxes: list[Box], layer: int, labels:
     )
 
 
+def _inside(boxes: list[Box], shape: tuple[int, int, int], image_size: tuple[int, int]) -> np.ndarray:
+    """Which positions of maps [n, height, width] have their centre inside a box: bool, the same shape."""
+    inside = np.zeros(shape, bool)
+    rows, columns = (
+        (np.arange(positions) + 0.5) * (side / positions) for positions, side in zip(shape[1:], image_size, strict=True)
+    )
+    for sample, top, left, bottom, right in boxes:
+        if sample >= len(inside):
+            raise UserError(f"--boxes: found sample {sample}, expected numbers below {len(inside)}; raise --num")
+        in_rows = (rows >= top) & (rows < bottom)
+        inside[sample] |= in_rows[:, None] & ((columns >= left) & (columns < right))
+    return inside
+
+
 def without(gan: TrainedGAN, layer: int, dropped: np.ndarray) -> TrainedGAN:
-    """The GAN whose generator takes these features, bool [F], of map `layer` for zero at all places."""
+    """The GAN with these features, bool [F], of the generator's map `layer` set to zero."""
     path = ("params", f"conv_{layer}", "kernel")
     variables = traverse_util.flatten_dict(gan.generator_variables)
     kernel = np.array(variables[path])
-    kernel[..., np.flatnonzero(dropped)] = 0  # its last axis are the maps that it enlarges
+    kernel[..., np.flatnonzero(dropped)] = 0  # the last axis are the features that the convolution reads
     return gan.with_generator(traverse_util.unflatten_dict(variables | {path: kernel}))
 
 
 def layer_of(gan: TrainedGAN, layer: int | None) -> int:
-    """A map of the generator by its number, by default the second-highest. Raises UserError where there is none."""
+    """The number of a map of the generator, the second-largest by default. Raises UserError if there is none."""
     depth = len(gan.discriminator.strides)
     if depth < 2:
         raise UserError(f"--workdir: its generator has {depth} maps, expected at least 2, and so a second-highest")
@@ -133,28 +141,28 @@ def layer_of(gan: TrainedGAN, layer: int | None) -> int:
 
 
 def figure(samples: Samples, boxes: list[Box], layer: int, count: int) -> Figure:
-    """The first samples with their boxes, as they were, and as they are when what is in the boxes is forgotten.
+    """The first samples with their boxes, as they are, and without what is inside the boxes.
 
-    count: how many samples there are for the boxes to be in.
+    count: the number of samples that the boxes may be in.
     """
     z = samples.z(range(count))
-    found = forget(samples.gan, z, boxes, layer, samples.labels(count))
-    before, after = samples.images(z[:SHOWN]), samples.images(z[:SHOWN], found.gan)
+    forgotten = forget(samples.gan, z, boxes, layer, samples.labels(count))
+    before, after = samples.images(z[:SHOWN_SAMPLES]), samples.images(z[:SHOWN_SAMPLES], forgotten.gan)
     framed = before.copy()
     for box in boxes:
         if box.sample < len(framed):
             frame(framed[box.sample], box)
     text = (
-        f"Samples before and after {found.dropped.sum()} of the {len(found.dropped)} features of the generator's map "
-        f"{layer} were dropped: those with a positive weight in a logistic regression of {len(boxes)} boxes in "
-        f"{len({box.sample for box in boxes})} samples, which is right on {found.inside_right:.0%} of the places "
-        f"inside and {found.outside_right:.0%} of those outside."
+        f"Samples before and after {forgotten.dropped.sum()} of the {len(forgotten.dropped)} features of the "
+        f"generator's map {layer} were dropped: those with a positive weight in a logistic regression of {len(boxes)} "
+        f"boxes in {len({box.sample for box in boxes})} samples, which is right on {forgotten.inside_right:.0%} of the "
+        f"places inside and {forgotten.outside_right:.0%} of those outside."
     )
     return Figure([Row("boxes", framed), Row("before", before), Row("after", after)], text)
 
 
 def frame(image: np.ndarray, box: Box) -> None:
-    """Draws the border of a box into an image, white."""
+    """Draws the white border of a box into an image."""
     part = image[box.top : box.bottom, box.left : box.right]
     part[[0, -1]] = 255
     part[:, [0, -1]] = 255

@@ -14,13 +14,14 @@ from dcgan_jax.interpret import receptive
 from dcgan_jax.interpret.excitation import PATCHES, Peaks, peaks, select
 from dcgan_jax.interpret.pictures import Figure, Row
 from dcgan_jax.models import leaky_relu
+from dcgan_jax.ops.pixels import to_unit_range
 
 Tree = Any
 
 
 @jax.custom_vjp
 def guided_leaky_relu(x: Array) -> Array:
-    """Leaky ReLU whose gradient passes where both it and the input are positive, and nowhere else."""
+    """Leaky ReLU; its gradient passes only where both the gradient and the input are positive."""
     return leaky_relu(x)
 
 
@@ -37,11 +38,11 @@ guided_leaky_relu.defvjp(_forward, _backward)
 
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _gradients(
-    network: models.Discriminator, variables: Tree, layer: int, images: Array, places: tuple[Array, ...]
+    network: models.Discriminator, variables: Tree, layer: int, images: Array, positions: tuple[Array, ...]
 ) -> Array:
     def excitation(images: Array) -> Array:
         maps = maps_of(network, variables, images)[layer]
-        rows, columns, features = places
+        rows, columns, features = positions
         return jnp.sum(maps[jnp.arange(len(maps)), rows, columns, features])
 
     return jax.grad(excitation)(images)
@@ -50,34 +51,33 @@ def _gradients(
 def backpropagate(
     gan: TrainedGAN, images: np.ndarray, layer: int, features: np.ndarray, rows: np.ndarray, columns: np.ndarray
 ) -> np.ndarray:
-    """The guided gradients of one activation of map `layer` each: uint8 images [N, H, W, C] -> float32, the same shape.
+    """The guided gradient of one activation of map `layer` for each image: uint8 [N, H, W, C] -> float32, same shape.
 
-    features, rows, columns: int [N], which activation of each image.
+    features, rows, columns: int [N], the position of that activation.
     """
     network = gan.discriminator.clone(activation=guided_leaky_relu)
-    scaled = jnp.asarray(images / 127.5 - 1, jnp.float32)
+    scaled = jnp.asarray(to_unit_range(images))
     return np.asarray(_gradients(network, gan.discriminator_variables, layer, scaled, (rows, columns, features)))
 
 
-def shown(gradient: np.ndarray) -> np.ndarray:
-    """A gradient [H, W, C] as a picture, uint8: grey is zero, the largest value of either sign is 1 or 255."""
+def to_picture(gradient: np.ndarray) -> np.ndarray:
+    """A gradient [H, W, C] as a uint8 picture: zero is grey (128), the largest absolute value is 1 or 255."""
     largest = max(float(np.abs(gradient).max()), 1e-30)
     return np.rint(128 + 127 * gradient / largest).astype(np.uint8)
 
 
 def figure(gan: TrainedGAN, images: np.ndarray, layer: int, which: str, count: int, seed: int) -> Figure:
-    """What excites features, as `select` takes them, and below the same of a network before training.
+    """What excites features (chosen as in `select`), and below the same for an untrained network.
 
-    images: uint8 [N, H, W, C], in which the places are sought that excite a feature most. seed: of the other network.
+    images: uint8 [N, H, W, C], searched for the positions that excite each feature most. seed: the untrained network's.
     """
     rows = []
     before = untrained(gan.config, seed).with_statistics_of(images)
     for name, network in (("trained", gan), ("random", before)):
-        found = peaks(network, images, layer, PATCHES)
-        for feature in select(found, which, count):
-            rows.append(
-                Row(f"{name}\nfeature {feature}", _gradients_beside_patches(network, images, layer, found, feature))
-            )
+        highest = peaks(network, images, layer, PATCHES)
+        for feature in select(highest, which, count):
+            pictures = _gradients_beside_patches(network, images, layer, highest, feature)
+            rows.append(Row(f"{name}\nfeature {feature}", pictures))
     text = (
         f"Guided backpropagation of features of convolution {layer} of the discriminator, each at the {PATCHES} places "
         f"of {len(images)} training images that excite it most: the gradient, and what the place sees. Below, the same "
@@ -87,16 +87,16 @@ def figure(gan: TrainedGAN, images: np.ndarray, layer: int, which: str, count: i
 
 
 def _gradients_beside_patches(
-    gan: TrainedGAN, images: np.ndarray, layer: int, found: Peaks, feature: int
+    gan: TrainedGAN, images: np.ndarray, layer: int, highest: Peaks, feature: int
 ) -> np.ndarray:
     field = receptive.field(gan.discriminator, layer)
-    chosen = np.asarray(images[found.images[feature]])
-    rows, columns = found.rows[feature], found.columns[feature]
+    chosen = np.asarray(images[highest.images[feature]])
+    rows, columns = highest.rows[feature], highest.columns[feature]
     gradients = backpropagate(gan, chosen, layer, np.full(len(chosen), feature), rows, columns)
     return np.stack(
         [
             receptive.patch(picture, row, column, field)
             for image, gradient, row, column in zip(chosen, gradients, rows, columns, strict=True)
-            for picture in (shown(gradient), image)
+            for picture in (to_picture(gradient), image)
         ]
     )

@@ -1,9 +1,9 @@
-"""The training images nearest to samples: whether a network makes new images or remembers old ones."""
+"""Samples and the training images nearest to them: does the network make new images or copies?"""
 
 import numpy as np
 
-from dcgan_jax.evaluation.distances import squared_distances
-from dcgan_jax.evaluation.nearest_neighbour import NearestNeighbour
+from dcgan_jax.evaluation.metrics import squared_distances
+from dcgan_jax.evaluation.tables.nearest_neighbour import NearestNeighbour
 from dcgan_jax.inference import TrainedGAN
 from dcgan_jax.interpret.pictures import Figure, Row
 from dcgan_jax.interpret.samples import Samples
@@ -12,42 +12,39 @@ BLOCK = 512  # training images at a time: their features are large
 
 
 def in_pixels(samples: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """For each sample the place of the nearest image, by the squared distance of pixels; uint8 [N, H, W, C] both."""
+    """For each sample the index of the nearest image, by squared distance of pixels; uint8 [N, H, W, C] both."""
     search = NearestNeighbour(samples)
-    search.show(images)
+    search.add(images)
     return search.index
 
 
 def in_features(gan: TrainedGAN, samples: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """For each sample the place of the nearest image, by the squared distance of the discriminator's features."""
-
-    def features(block: np.ndarray) -> np.ndarray:
-        return gan.features((block / 127.5 - 1).astype(np.float32)).astype(np.float64)
-
-    wanted = features(samples)
-    best = np.full(len(samples), np.inf)
+    """For each sample the index of the nearest image, by squared distance of the discriminator's features."""
+    sample_features = gan.features(samples).astype(np.float64)
+    smallest = np.full(len(samples), np.inf)
     index = np.zeros(len(samples), np.int64)
     for start in range(0, len(images), BLOCK):
-        found = squared_distances(wanted, features(np.asarray(images[start : start + BLOCK])))
-        nearest = found.argmin(1)
-        distances = found[np.arange(len(samples)), nearest]
-        closer = distances < best
-        best[closer], index[closer] = distances[closer], start + nearest[closer]
+        block = gan.features(np.asarray(images[start : start + BLOCK])).astype(np.float64)
+        distances = squared_distances(sample_features, block)
+        nearest = distances.argmin(1)
+        distance = distances[np.arange(len(samples)), nearest]
+        closer = distance < smallest
+        smallest[closer], index[closer] = distance[closer], start + nearest[closer]
     return index
 
 
 def figure(samples: Samples, images: np.ndarray, count: int) -> Figure:
-    """Samples beside the training images, uint8 [N, H, W, C], that are nearest to them.
+    """The first `count` samples, and below each the nearest training image; images: uint8 [N, H, W, C].
 
-    In features too, where the discriminator has convolutions and takes no labels.
+    Nearest in pixels, and also in features if the discriminator has convolutions and takes no labels.
     """
-    gan, shown = samples.gan, samples.images(samples.z(range(count)))
-    rows = [Row("samples", shown), Row("nearest\nin pixels", np.asarray(images[in_pixels(shown, images)]))]
+    gan, made = samples.gan, samples.images(samples.z(range(count)))
+    rows = [Row("samples", made), Row("nearest\nin pixels", np.asarray(images[in_pixels(made, images)]))]
     if not gan.config.num_classes and gan.discriminator.features:
-        rows.append(Row("nearest\nin features", np.asarray(images[in_features(gan, shown, images)])))
+        rows.append(Row("nearest\nin features", np.asarray(images[in_features(gan, made, images)])))
     spaces = "pixels and in the discriminator's features (all convolutions, max-pooled to 4x4)"
     text = (
-        f"Samples 0 to {count - 1}, and of {len(images)} training images the nearest ones in "
+        f"Samples 0 to {count - 1}, and the nearest of {len(images)} training images in "
         f"{spaces if len(rows) == 3 else 'pixels'}."
     )
     return Figure(rows, text)

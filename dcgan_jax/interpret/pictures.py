@@ -1,4 +1,4 @@
-"""A figure: rows of images with a label each, and a caption that says what they are of."""
+"""Draws figures: rows of images with labels, and a caption."""
 
 import math
 import textwrap
@@ -9,12 +9,12 @@ import numpy as np
 from PIL import Image
 
 GAP = 2  # pixels between images
-INCH = 100  # pixels of the figure
-LINE = 0.19  # inches of a line of the caption
+DPI = 100
+LINE_INCHES = 0.19  # height of a line of the caption
 
 
 class Row(NamedTuple):
-    """Images uint8 [N, H, W, C] beside one another, behind a label; `titles` stand above each of them."""
+    """Images uint8 [N, H, W, C] side by side, with a label on the left and a title above each image."""
 
     label: str
     images: np.ndarray
@@ -22,9 +22,9 @@ class Row(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """What a figure shows: its rows, and a text that explains it.
+    """The content of a figure: rows, and a text that explains them.
 
-    gaps: the numbers of images behind which there is a wider gap. frames: uint8 [N, H, W, C], of its animation if any.
+    gaps: image numbers before which the gap is wider. frames: of the animation, if any, uint8 [N, H, W, C].
     """
 
     rows: list[Row]
@@ -34,36 +34,35 @@ class Figure(NamedTuple):
 
 
 def draw(rows: list[Row], caption: str, file: Path, *, zoom: int = 0, gaps: tuple[int, ...] = ()) -> Path:
-    """Writes the figure as a PNG.
+    """Writes a figure as PNG.
 
-    zoom: pixels of the figure for one of an image; by default images are about 64 pixels large. gaps: the numbers of
-    images behind which there is a wider gap.
+    zoom: an integer factor; by default one that makes images about 64 pixels tall. gaps: as in `Figure`.
     """
-    from matplotlib.figure import Figure  # imported late, for it takes a second
+    from matplotlib.figure import Figure  # imported late: it takes a second
 
     zoom = zoom or max(1, round(64 / rows[0].images.shape[1]))
     strips = [_strip(row.images, zoom, gaps) for row in rows]
     widest = max(strip.shape[1] for strip in strips)
     label_inches = 0.15 + 0.075 * max((len(line) for row in rows for line in row.label.split("\n")), default=0)
-    width = max(label_inches + widest / INCH + 0.1, 4.0)
+    width = max(label_inches + widest / DPI + 0.1, 4.0)
     lines = [line for part in caption.split("\n") for line in textwrap.wrap(part, int(width / 0.07))]
-    heights = [strip.shape[0] / INCH + (0.2 if row.titles else 0.05) for strip, row in zip(strips, rows, strict=True)]
-    height = sum(heights) + LINE * len(lines) + 0.15
-    figure = Figure(figsize=(width, height), dpi=INCH)
+    heights = [strip.shape[0] / DPI + (0.2 if row.titles else 0.05) for strip, row in zip(strips, rows, strict=True)]
+    height = sum(heights) + LINE_INCHES * len(lines) + 0.15
+    figure = Figure(figsize=(width, height), dpi=DPI)
     top = height
-    for strip, row, space in zip(strips, rows, heights, strict=True):
-        bottom = top - space
+    for strip, row, row_height in zip(strips, rows, heights, strict=True):
+        bottom = top - row_height
         left = label_inches / width
         axes = figure.add_axes(
-            (left, bottom / height, strip.shape[1] / INCH / width, strip.shape[0] / INCH / height), frameon=False
+            (left, bottom / height, strip.shape[1] / DPI / width, strip.shape[0] / DPI / height), frameon=False
         )
         axes.imshow(strip, interpolation="nearest", aspect="auto")
         axes.set(xticks=[], yticks=[])
-        middle = (bottom + strip.shape[0] / INCH / 2) / height
+        middle = (bottom + strip.shape[0] / DPI / 2) / height
         figure.text(left - 0.08 / width, middle, row.label, ha="right", va="center", fontsize=8, parse_math=False)
         for i, title in enumerate(row.titles):
-            place = _place(i, row.images.shape[2], zoom, gaps) + row.images.shape[2] * zoom / 2
-            axes.text(place, -3, title, ha="center", va="bottom", fontsize=7)
+            centre = _left_edge(i, row.images.shape[2], zoom, gaps) + row.images.shape[2] * zoom / 2
+            axes.text(centre, -3, title, ha="center", va="bottom", fontsize=7)
         top = bottom
     figure.text(0.1 / width, 0.08 / height, "\n".join(lines), ha="left", va="bottom", fontsize=8, parse_math=False)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -72,30 +71,31 @@ def draw(rows: list[Row], caption: str, file: Path, *, zoom: int = 0, gaps: tupl
 
 
 def animate(frames: np.ndarray, file: Path, *, zoom: int = 0, milliseconds: int = 60) -> Path:
-    """Writes images uint8 [N, H, W, C] as an endless GIF."""
+    """Writes images uint8 [N, H, W, C] as a GIF that repeats forever."""
     zoom = zoom or max(1, math.ceil(128 / frames.shape[1]))
-    pictures = [Image.fromarray(_coloured(_enlarged(frame, zoom))) for frame in frames]
+    pictures = [Image.fromarray(_to_rgb(_enlarge(frame, zoom))) for frame in frames]
     file.parent.mkdir(parents=True, exist_ok=True)
     pictures[0].save(file, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
     return file
 
 
 def _strip(images: np.ndarray, zoom: int, gaps: tuple[int, ...]) -> np.ndarray:
+    """One row of images on white: uint8 [height, width, 3]."""
     count, height, width = images.shape[:3]
-    canvas = np.full((height * zoom, _place(count - 1, width, zoom, gaps) + width * zoom, 3), 255, np.uint8)
+    canvas = np.full((height * zoom, _left_edge(count - 1, width, zoom, gaps) + width * zoom, 3), 255, np.uint8)
     for i, image in enumerate(images):
-        left = _place(i, width, zoom, gaps)
-        canvas[:, left : left + width * zoom] = _coloured(_enlarged(image, zoom))
+        left = _left_edge(i, width, zoom, gaps)
+        canvas[:, left : left + width * zoom] = _to_rgb(_enlarge(image, zoom))
     return canvas
 
 
-def _place(number: int, width: int, zoom: int, gaps: tuple[int, ...]) -> int:
+def _left_edge(number: int, width: int, zoom: int, gaps: tuple[int, ...]) -> int:
     return number * (width * zoom + GAP) + 6 * GAP * sum(number >= gap for gap in gaps)
 
 
-def _enlarged(image: np.ndarray, zoom: int) -> np.ndarray:
+def _enlarge(image: np.ndarray, zoom: int) -> np.ndarray:
     return image.repeat(zoom, 0).repeat(zoom, 1)
 
 
-def _coloured(image: np.ndarray) -> np.ndarray:
+def _to_rgb(image: np.ndarray) -> np.ndarray:
     return image if image.shape[-1] == 3 else image.repeat(3, -1)

@@ -1,27 +1,28 @@
-"""The samples of one seed, and of one class where the network is conditional: what figures are made of."""
+"""The samples that figures are made of: of one seed, and of one class if the network is conditional."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from dcgan_jax.inference import TrainedGAN, to_uint8
+from dcgan_jax.inference import TrainedGAN
+from dcgan_jax.ops.pixels import to_uint8
 
 
 class Samples(NamedTuple):
-    """Samples by their numbers: the same ones on a contact sheet and in every figure."""
+    """Samples by their numbers, the same on a contact sheet and in every figure."""
 
     gan: TrainedGAN
     seed: int = 0
     label: int | None = None
 
     def z(self, numbers: np.ndarray | list[int] | range) -> np.ndarray:
-        """float32 [N, Z]."""
+        """The z of samples: float32 [N, Z]."""
         return self.gan.latents(np.asarray(numbers), self.seed)
 
     def images(self, z: np.ndarray, gan: TrainedGAN | None = None) -> np.ndarray:
-        """z [N, Z] to uint8 [N, H, W, C], by this network or by a changed one."""
+        """z [N, Z] to uint8 [N, H, W, C], by this network or by `gan`, a changed copy of it."""
         return to_uint8((gan or self.gan).generate(z, self.labels(len(z))))
 
     def labels(self, count: int) -> np.ndarray | None:
-        """int [N], None where the network has no classes."""
+        """The class, int [count], or None if there are no classes."""
         return None if self.label is None else np.full(count, self.label)

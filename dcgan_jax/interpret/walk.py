@@ -1,4 +1,4 @@
-"""Walks in z: that the images on them change little by little shows that they were not learned by heart (figure 4)."""
+"""Walks in latent space (figure 4): smooth changes show that the network did not memorise its training images."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,13 +13,12 @@ STEPS = 10  # from each point to the next
 
 def figures(samples: Samples) -> list[Figure]:
     """A closed walk through random points along straight lines, and one along arcs (section 6.1)."""
-    points = samples.z(range(POINTS))
-    found = []
-    for between, way in ((latent.linear, "straight lines"), (latent.spherical, "arcs")):
-        frames = samples.images(
-            np.asarray(latent.walk(jnp.asarray(points), STEPS, between)).reshape(-1, points.shape[1])
-        )
+    points = jnp.asarray(samples.z(range(POINTS)))
+    pair = []
+    for between, name in ((latent.linear, "straight lines"), (latent.spherical, "arcs")):
+        z = latent.walk(points, STEPS, between).reshape(-1, points.shape[1])
+        frames = samples.images(np.asarray(z))
         rows = [Row(f"{i + 1} to {(i + 1) % POINTS + 1}", frames[i * STEPS : (i + 1) * STEPS]) for i in range(POINTS)]
-        text = f"A walk along {way} in z through {POINTS} random points and back to the first, {STEPS} steps a row."
-        found.append(Figure(rows, text, frames=frames))
-    return found
+        text = f"A walk along {name} in z through {POINTS} random points and back to the first, {STEPS} steps a row."
+        pair.append(Figure(rows, text, frames=frames))
+    return pair

@@ -1,0 +1,102 @@
+"""Image data sets of tensorflow-datasets, read as array records, without TensorFlow."""
+
+import importlib.util
+import logging
+import threading
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+from tqdm import tqdm
+
+from dcgan_jax.data.images import decode
+from dcgan_jax.data.sources import celeba
+from dcgan_jax.data.sources.source import Source
+from dcgan_jax.runtime.errors import UserError
+
+log = logging.getLogger("dcgan_jax")
+
+
+def open_source(config: ConfigDict) -> Source:
+    """One split of a data set by name, with its labels and CelebA's attributes; downloaded and built the first time.
+
+    Building needs TensorFlow for data sets whose builders give arrays (mnist, cifar10, svhn_cropped, ...); reading
+    never does.
+
+    Raises UserError if the name or split does not exist, the data set has no images, TensorFlow is needed but not
+    installed, or the download fails.
+    """
+    import tensorflow_datasets as tfds  # imported late: only this source needs it
+
+    name = config.data.name
+    try:
+        builder = tfds.builder(name, data_dir=config.data.path or None, file_format="array_record")
+        if "image" not in builder.info.features:
+            raise ValueError(f"it has {', '.join(builder.info.features)}, and no image")
+        if not builder.is_prepared():
+            log.info("tfds: downloading and building %s", builder.info.full_name)
+            _hide_accelerators_from_tensorflow()
+        builder.download_and_prepare()
+        records = builder.as_data_source(split=config.data.split, decoders={"image": tfds.decode.SkipDecoding()})
+    except Exception as error:  # an unknown data set, a failed download, no TensorFlow
+        raise UserError(
+            f"config.data.name: tfds cannot give {name!r} ({_reason(error)}); {_advice(error, name)}"
+        ) from error
+
+    lock = threading.Lock()
+
+    def read(index: int) -> Image.Image:
+        with lock:
+            content = records[index]["image"]
+        return decode(BytesIO(content))
+
+    names = [str(i) for i in range(len(records))]
+    return Source(names, read, version=builder.info.full_name, **_labels_and_attributes(builder, records))
+
+
+def _labels_and_attributes(builder: Any, records: Any) -> dict[str, Any]:
+    """The labels and attributes of all records, as fields of a Source."""
+    features = builder.info.features
+    has_labels = "label" in features and hasattr(features["label"], "names")
+    attribute_names = tuple(features["attributes"]) if "attributes" in features else ()
+    if not has_labels and not attribute_names:
+        return {}
+    labels, attributes = np.empty(len(records), np.int32), np.empty((len(records), len(attribute_names)), bool)
+    for i, record in enumerate(tqdm(records, "reading labels", unit=" images", disable=None, leave=False)):
+        if has_labels:
+            labels[i] = record["label"]
+        attributes[i] = [record["attributes"][name] for name in attribute_names]
+    fields: dict[str, Any] = {}
+    if has_labels and (labels >= 0).all():  # a split without labels has -1
+        fields |= dict(labels=labels, classes=tuple(features["label"].names))
+    if attribute_names:
+        fields |= dict(attributes=attributes, attribute_names=attribute_names)
+    return fields
+
+
+def _hide_accelerators_from_tensorflow() -> None:
+    """Building may import TensorFlow, which would take all memory of every accelerator that it sees."""
+    if importlib.util.find_spec("tensorflow"):
+        import tensorflow as tf
+
+        for kind in ("GPU", "TPU"):
+            tf.config.set_visible_devices([], kind)
+
+
+def _reason(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # When an import fails, tfds prints the whole example first, and the reason last.
+    return lines[-1] if isinstance(error, ImportError) else lines[0]
+
+
+def _advice(error: BaseException, name: str) -> str:
+    if isinstance(error, ImportError) and "tensorflow" in str(error):
+        return "its builder needs TensorFlow, only to prepare it: pip install --editable '.[tfds]'"
+    if name.partition(":")[0].partition("/")[0] == "celeb_a":
+        return celeba.ADVICE
+    return (
+        "check the name and the split, or use a copy that you have: --config.data.source=folder "
+        "--config.data.path=FOLDER"
+    )

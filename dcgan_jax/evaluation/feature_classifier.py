@@ -1,0 +1,125 @@
+"""A small classifier trained on the real images; its last layer gives features if Inception's cannot be used.
+
+Its numbers compare runs on the same images with one another, and with nothing published. The classifier is a function
+of its training images and a seed, is cached after training, and its accuracy is part of every result.
+"""
+
+import functools
+import json
+import logging
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from dcgan_jax.data import Batches, ImageSet
+from dcgan_jax.evaluation import cache
+from dcgan_jax.evaluation.features import Extractor
+from dcgan_jax.ops.conv import conv
+from dcgan_jax.ops.pixels import to_unit_range
+from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.files import digest
+
+log = logging.getLogger("dcgan_jax")
+
+Tree = Any
+
+VERSION = 1  # to be raised if the network or its training changes: cached classifiers are then not used
+WIDTHS = (48, 96, 192)
+STEPS, BATCH, LEARNING_RATE = 1000, 128, 2e-3
+HELD_OUT_EVERY = 5  # without test images, every fifth image is held out for the accuracy
+
+
+class FeatureClassifier(nn.Module):
+    """Strided convolutions with batch norm: uint8 [B, H, W, C] to features [B, 192] and logits [B, classes].
+
+    Sides that are not multiples of 8 are padded with grey.
+    """
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, images: Array, *, train: bool = False) -> tuple[Array, Array]:
+        x = to_unit_range(images)
+        x = jnp.pad(x, ((0, 0), *((0, -side % 2 ** len(WIDTHS)) for side in x.shape[1:3]), (0, 0)))
+        for i, width in enumerate(WIDTHS):
+            kernel = self.param(f"kernel_{i}", nn.initializers.he_normal(), (4, 4, x.shape[-1], width))
+            x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(conv(x, kernel, 2)))
+        features = x.mean((1, 2))
+        return features, nn.Dense(self.classes)(features)
+
+
+def classifier_extractor(real: ImageSet, test: ImageSet | None = None, seed: int = 0) -> Extractor:
+    """The features of a classifier of these images, trained unless it is in the cache.
+
+    real, test: with labels. Without `test`, every fifth image of `real` is held out for the accuracy.
+    Raises UserError if there are no labels.
+    """
+    if real.labels is None or len(np.unique(real.labels)) < 2:
+        raise UserError(
+            "--features: found 'classifier' for images without labels, expected labelled ones (a folder for each "
+            "class, idx, tfds); pass --features=inception"
+        )
+    hashes = [*real.card["sha256"].values(), *(test.card["sha256"].values() if test else ())]
+    key = digest(json.dumps([VERSION, seed, STEPS, BATCH, LEARNING_RATE, WIDTHS, hashes]))
+    network = FeatureClassifier(int(real.labels.max()) + 1)
+    empty = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *real.images.shape[1:]), np.uint8))
+    cached = cache.load("classifier", key, empty)
+    if cached is None:
+        log.info("training a classifier for features, once")
+        cached = _train(network, real, test, seed)
+        cache.save("classifier", key, *cached)
+    variables, about = cached
+    function = functools.partial(_apply, network)
+    return Extractor("classifier", key, function, variables, WIDTHS[-1], network.classes, about=about)
+
+
+def _apply(network: FeatureClassifier, variables: Tree, images: Array) -> tuple[Array, Array]:
+    return network.apply(variables, images)  # type: ignore[return-value]
+
+
+def _train(network: FeatureClassifier, real: ImageSet, test: ImageSet | None, seed: int) -> tuple[Tree, dict[str, Any]]:
+    """The trained variables, and the accuracy with the images it was measured on."""
+    assert real.labels is not None
+    every_index = np.arange(len(real.images))
+    learned = every_index if test else every_index[every_index % HELD_OUT_EVERY != 0]
+    held_out = test or real._replace(images=real.images[::HELD_OUT_EVERY], labels=real.labels[::HELD_OUT_EVERY])
+    optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, STEPS))
+    variables = network.init(jax.random.key(seed), real.images[:1])
+    state = variables, optimizer.init(variables["params"])
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train_step(state: Tree, images: Array, labels: Array) -> Tree:
+        variables, opt_state = state
+
+        def loss(params: Tree) -> tuple[Array, Tree]:
+            (_, logits), updated = network.apply(
+                variables | {"params": params}, images, train=True, mutable=["batch_stats"]
+            )
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updated
+
+        gradients, updated = jax.grad(loss, has_aux=True)(variables["params"])
+        updates, opt_state = optimizer.update(gradients, opt_state)
+        return {"params": optax.apply_updates(variables["params"], updates), **updated}, opt_state
+
+    # Batches of indices: the images themselves are not copied.
+    batches = Batches(real._replace(images=learned), BATCH, seed)
+    for step in range(STEPS):
+        chosen = np.sort(learned[batches.indices(step)])
+        state = train_step(state, real.images[chosen], real.labels[chosen])
+    variables = jax.device_get(state[0])
+    return variables, {
+        "accuracy": _accuracy(network, variables, held_out),
+        "accuracy_on": "test" if test else "held out",
+    }
+
+
+def _accuracy(network: FeatureClassifier, variables: Tree, images: ImageSet) -> float:
+    extractor = Extractor("classifier", "", functools.partial(_apply, network), variables, WIDTHS[-1])
+    logits = extractor(images.images).logits
+    assert logits is not None
+    return float(np.mean(logits.argmax(1) == images.labels))

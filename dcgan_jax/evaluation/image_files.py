@@ -1,0 +1,71 @@
+"""Images to be measured from any source: a folder or archive of image files, an array, or a prepared set."""
+
+from pathlib import Path
+
+import numpy as np
+
+from dcgan_jax.config import default_config
+from dcgan_jax.data import ImageSet, find_or_prepare, open_set, open_source
+from dcgan_jax.runtime.errors import UserError, local_path, rename_field
+from dcgan_jax.runtime.files import digest
+
+ARRAY_NAMES = ("images", "arr_0")  # of the images in an .npz: as launch/sample.py and np.savez write them
+
+
+def open_images(path: str, prepared: str) -> ImageSet:
+    """The images at a path, with labels if they lie in a folder for each class.
+
+    path: a folder, zip or tar of image files of one size, an .npz or .npy of uint8 [N, H, W, C], or a prepared set.
+    prepared: the folder for prepared sets; image files are prepared there.
+    Raises UserError if there are no images, or images of several sizes.
+    """
+    file = local_path(path, "--images")
+    if file.suffix in (".npz", ".npy"):
+        return _open_array(file)
+    with rename_field("--images", "config.data.path"):
+        return open_set(file) if (file / "card.json").exists() else _open_files(path, prepared)
+
+
+def _open_files(path: str, prepared: str) -> ImageSet:
+    config = default_config()
+    config.data.source, config.data.path, config.data.prepared, config.data.crop = "folder", path, prepared, "none"
+    source = open_source(config)
+    sizes: dict[tuple[int, int], str] = {}
+    modes = set()
+    for index, name in enumerate(source.names):
+        try:
+            image = source.read(index)
+        except Exception:  # whatever Pillow raises; preparing the set reports the file
+            continue
+        sizes.setdefault(image.size, name)
+        modes.add(image.mode)
+    if len(sizes) > 1:
+        (first, first_name), (second, second_name) = list(sizes.items())[:2]
+        raise UserError(
+            f"--images: {path!r} holds images of {first[0]}x{first[1]} ({first_name}) and {second[0]}x{second[1]} "
+            f"({second_name}), expected one size; make one set of them with launch/prepare.py, and pass its folder"
+        )
+    for width, height in sizes:
+        config.image_size = (height, width)
+    config.channels = 1 if modes and modes <= {"1", "L", "LA", "I;16"} else 3
+    return open_set(find_or_prepare(config))
+
+
+def _open_array(file: Path) -> ImageSet:
+    try:
+        content = np.load(file, allow_pickle=False)
+        if isinstance(content, np.lib.npyio.NpzFile):
+            names = [name for name in ARRAY_NAMES if name in content.files]
+            if not names:
+                raise ValueError(f"it holds {', '.join(content.files)}, none of {', '.join(ARRAY_NAMES)}")
+            content = content[names[0]]
+        if content.dtype != np.uint8 or content.ndim != 4 or content.shape[-1] not in (1, 3) or not len(content):
+            raise ValueError(f"it holds {content.dtype} {content.shape}")
+    except FileNotFoundError:
+        raise UserError(f"--images: {str(file)!r} does not exist; pass another path") from None
+    except Exception as error:  # zipfile and numpy raise many kinds of errors on damaged files
+        raise UserError(
+            f"--images: {str(file)!r} cannot be read ({error}), expected uint8 [N, H, W, C] with 1 or 3 channels"
+        ) from error
+    card = {"count": len(content), "sha256": {"images": digest(content)}}
+    return ImageSet(content, None, card)

@@ -1,0 +1,180 @@
+"""The strided convolution and its adjoint, the fractionally-strided one, with gradients that are fast everywhere.
+
+A convolution is linear in the images and in the kernel, so with a cotangent on its output it is one number,
+<conv(images, kernel), maps>, linear in each of the three. The derivative with respect to each one is one of the three
+functions below:
+
+    maps    <- conv(images, kernel)              the strided convolution
+    images  <- conv_transpose(maps, kernel)      the fractionally-strided convolution (the generator's "deconvolution")
+    kernel  <- _kernel_gradient(images, maps)    the weight gradient, of both
+
+They form a closed set: the derivatives of each, of any order, are the other two. Stated to JAX in this way, every
+gradient, also of a gradient penalty, runs as one of three fast kernels. What automatic differentiation makes of the
+weights of a transposed convolution is an order of magnitude slower on CPU (`benchmarks/conv_transpose.py`).
+
+Each of the three has more than one exact formulation. Accelerators run XLA's convolution; a CPU runs Winograd's form of
+it (`dcgan_jax.winograd`) where that saves work, and the weight gradient of few channels as one matrix product.
+
+Shapes: images [B, H, W, I], kernel [k, k, I, O], maps [B, H/stride, W/stride, O]; note that conv_transpose maps the
+kernel's *last* axis to the one before it. Padding is symmetric, (k - stride) / 2 rounded up on each side, as in the
+paper's code; XLA's 'SAME' is not that for odd kernels with stride 2.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from dcgan_jax.ops import winograd
+
+# Channels below which a CPU gains nothing from Winograd's transforms, measured by `benchmarks/layers.py`.
+FEW = 16
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def padding(kernel_size: int, stride: int) -> int:
+    """Pixels of padding on each side: (kernel_size - stride) / 2, rounded up."""
+    return (kernel_size - stride + 1) // 2
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(images: Array, kernel: Array, stride: int) -> Array:
+    """Strided convolution: images [B, H, W, I], kernel [k, k, I, O] -> maps [B, H/stride, W/stride, O]."""
+
+    def by_winograd(images: Array, kernel: Array) -> Array:
+        return winograd.conv(images, kernel, padding(kernel.shape[0], stride))
+
+    plain = functools.partial(_plain_conv, stride=stride)
+    return _choose(plain, by_winograd if _suits_winograd(kernel.shape, stride) else plain, images, kernel)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv_transpose(maps: Array, kernel: Array, stride: int) -> Array:
+    """Fractionally-strided convolution, the adjoint of `conv`.
+
+    maps [B, H, W, O], kernel [k, k, I, O] -> images [B, H * stride, W * stride, I].
+    """
+
+    def by_winograd(maps: Array, kernel: Array) -> Array:
+        return winograd.conv_transpose(maps, kernel, padding(kernel.shape[0], stride))
+
+    plain = functools.partial(_plain_conv_transpose, stride=stride)
+    return _choose(plain, by_winograd if _suits_winograd(kernel.shape, stride) else plain, maps, kernel)
+
+
+def conv_of_constant_maps(
+    convolve: Callable[[Array, Array, int], Array], values: Array, kernel: Array, stride: int, size: tuple[int, ...]
+) -> Array:
+    """What `conv` or `conv_transpose` makes of maps whose features [B, F] are the same at all positions.
+
+    size: height and width of these maps. Each position of the result is the sum of the taps of the kernel that fall
+    inside there: one small product, however many features there are, such as one-hot labels.
+    """
+    side, taps = kernel.shape[0], kernel.shape[0] ** 2
+    one_tap_each = jnp.eye(taps, dtype=values.dtype).reshape(side, side, 1, taps)
+    if convolve is conv_transpose:  # whose kernels go from their last axis to the one before
+        kernel, one_tap_each = kernel.swapaxes(2, 3), one_tap_each.swapaxes(2, 3)
+    inside = convolve(jnp.ones((1, *size, 1), values.dtype), one_tap_each, stride)[0]
+    weights = jnp.einsum("bi,tio->bto", values, kernel.reshape(taps, *kernel.shape[2:]))
+    return jnp.einsum("hwt,bto->bhwo", inside, weights)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _kernel_gradient(images: Array, maps: Array, stride: int, kernel_size: int) -> Array:
+    """Gradient of <conv(images, kernel), maps> with respect to the kernel: [k, k, I, O]."""
+
+    def by_winograd(images: Array, maps: Array) -> Array:
+        return winograd.kernel_gradient(images, maps, kernel_size, padding(kernel_size, stride))
+
+    plain = functools.partial(_plain_kernel_gradient, stride=stride, kernel_size=kernel_size)
+    by_patches = functools.partial(_patches_kernel_gradient, stride=stride, kernel_size=kernel_size)
+    shape = (kernel_size, kernel_size, images.shape[-1], maps.shape[-1])
+    on_cpu = by_winograd if _suits_winograd(shape, stride) else by_patches if images.shape[-1] < FEW else plain
+    return _choose(plain, on_cpu, images, maps)
+
+
+def _choose(plain: Callable[[Array, Array], Array], on_cpu: Callable[[Array, Array], Array], *arrays: Array) -> Array:
+    """The formulation for the platform that the program is compiled for."""
+
+    def in_float32(*arrays: Array) -> Array:
+        # XLA's CPU code for half precision is slower than single, and sums worse.
+        dtype = jnp.result_type(*arrays)
+        wide = jnp.promote_types(dtype, jnp.float32)
+        return on_cpu(*(x.astype(wide) for x in arrays)).astype(dtype)
+
+    if on_cpu is plain and jnp.result_type(*arrays) in (jnp.float32, jnp.float64):
+        return plain(*arrays)
+    return lax.platform_dependent(*arrays, cpu=in_float32, default=plain)
+
+
+def _suits_winograd(kernel_shape: tuple[int, ...], stride: int) -> bool:
+    """Whether products outweigh the transforms: with enough channels on both sides (`benchmarks/layers.py`)."""
+    return stride == 2 and kernel_shape[0] in winograd.KERNEL_SIZES and min(kernel_shape[2:]) >= FEW
+
+
+def _plain_conv(images: Array, kernel: Array, stride: int) -> Array:
+    """XLA's convolution, of which JAX knows the transposes."""
+    pad = padding(kernel.shape[0], stride)
+    return lax.conv_general_dilated(images, kernel, (stride, stride), [(pad, pad)] * 2, dimension_numbers=DIMENSIONS)
+
+
+def _plain_conv_transpose(maps: Array, kernel: Array, stride: int) -> Array:
+    batch, height, width, _ = maps.shape
+    shape = (batch, height * stride, width * stride, kernel.shape[2])
+    images = jax.ShapeDtypeStruct(shape, maps.dtype)
+    return jax.linear_transpose(lambda x: _plain_conv(x, kernel, stride), images)(maps)[0]
+
+
+def _plain_kernel_gradient(images: Array, maps: Array, stride: int, kernel_size: int) -> Array:
+    shape = (kernel_size, kernel_size, images.shape[-1], maps.shape[-1])
+    kernel = jax.ShapeDtypeStruct(shape, images.dtype)
+    return jax.linear_transpose(lambda w: _plain_conv(images, w, stride), kernel)(maps)[0]
+
+
+def _patches_kernel_gradient(images: Array, maps: Array, stride: int, kernel_size: int) -> Array:
+    """One matrix product of the k x k x I patches that the kernel sees with the maps."""
+    _, height, width, features = maps.shape
+    pad = padding(kernel_size, stride)
+    images = jnp.pad(images, ((0, 0), (pad, pad + stride), (pad, pad + stride), (0, 0)))
+
+    def seen_by(y: int, x: int) -> Array:
+        return images[:, y : y + height * stride : stride, x : x + width * stride : stride]
+
+    taps = [seen_by(y, x) for y in range(kernel_size) for x in range(kernel_size)]
+    patches = jnp.concatenate(taps, axis=-1).reshape(-1, kernel_size**2 * images.shape[-1])
+    gradient = patches.T @ maps.reshape(-1, features)
+    return gradient.reshape(kernel_size, kernel_size, images.shape[-1], features)
+
+
+def _conv_forward(images, kernel, stride):
+    return conv(images, kernel, stride), (images, kernel)
+
+
+def _conv_backward(stride, saved, maps):
+    images, kernel = saved
+    return conv_transpose(maps, kernel, stride), _kernel_gradient(images, maps, stride, kernel.shape[0])
+
+
+def _conv_transpose_forward(maps, kernel, stride):
+    return conv_transpose(maps, kernel, stride), (maps, kernel)
+
+
+def _conv_transpose_backward(stride, saved, images):
+    maps, kernel = saved
+    return conv(images, kernel, stride), _kernel_gradient(images, maps, stride, kernel.shape[0])
+
+
+def _kernel_gradient_forward(images, maps, stride, kernel_size):
+    return _kernel_gradient(images, maps, stride, kernel_size), (images, maps)
+
+
+def _kernel_gradient_backward(stride, kernel_size, saved, kernel):
+    images, maps = saved
+    return conv_transpose(maps, kernel, stride), conv(images, kernel, stride)
+
+
+conv.defvjp(_conv_forward, _conv_backward)
+conv_transpose.defvjp(_conv_transpose_forward, _conv_transpose_backward)
+_kernel_gradient.defvjp(_kernel_gradient_forward, _kernel_gradient_backward)

@@ -1,0 +1,324 @@
+"""The only file that knows orbax: save, restore, list, and read a run's checkpoints for inference.
+
+A checkpoint is `WORKDIR/checkpoints/<step>` with the items `state`, a tree of nested dictionaries with numpy arrays as
+leaves, and `meta`, JSON: `config`, `versions`, `data`, `metrics` of its step, and `sha256`, a hash of all the rest. The
+tree is `step`, `generator/{params,batch_stats,opt_state}`, `discriminator/{params,batch_stats,opt_state}` and
+`ema/{params,batch_stats}`. Only host copies of one replica are written, by process 0, so that any number of devices and
+hosts can write it, and any can read it.
+"""
+
+import errno
+import functools
+import hashlib
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import serialization
+
+from dcgan_jax.runtime.errors import TrainingError, UserError, local_path
+
+if TYPE_CHECKING:  # loading a network should not wait for the import of optax
+    from dcgan_jax.state import GANState
+
+log = logging.getLogger("dcgan_jax")
+
+Tree = Any
+ITEMS = ("state", "meta")
+# Errors of the system that say nothing about the content of a file.
+UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
+
+
+class Damaged(UserError):
+    """A checkpoint that is not what was written."""
+
+
+class Checkpoints:
+    """Writes the checkpoints of one run, by one thread in the background; on process 0 alone.
+
+    After each save the newest `keep` stay, and the `keep_best` with the lowest (`best_is` 'lowest') or highest
+    `best_metric`. A checkpoint gets its name when it is whole; only then an old one is deleted.
+    """
+
+    def __init__(self, workdir: Path, *, keep: int, keep_best: int = 0, best_metric: str = "", best_is: str = "lowest"):
+        self.directory = Path(workdir).absolute() / "checkpoints"
+        self.directory.mkdir(parents=True, exist_ok=True)
+        _silence_orbax()
+        for unfinished in self.directory.glob("*.orbax-checkpoint-tmp*"):  # of a save that was killed
+            shutil.rmtree(unfinished, ignore_errors=True)
+        self._retention = _Retention(keep, keep_best if best_metric else 0, best_metric, best_is)
+        if best_metric:
+            self._retention.metrics |= {step: _metrics(self.directory / str(step)) for step in steps(workdir)}
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=self._retention,
+            create=False,
+            # Ours is the only thread: hashing belongs into the background too, and one place reports failures.
+            enable_async_checkpointing=False,
+            multiprocessing_options=_alone(),
+        )
+        self._manager = ocp.CheckpointManager(self.directory, options=options, item_names=ITEMS)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoints")
+        self._saving: tuple[int, Future] | None = None
+
+    def save(self, step: int, state: "GANState", meta: dict[str, Any], metrics: dict[str, float] | None = None) -> None:
+        """Starts to save a state of numpy arrays, which must not change afterwards. Raises as `wait` does."""
+        self.wait()
+        tree, meta = serialization.to_state_dict(state), meta | {"metrics": metrics or {}}
+        self._saving = step, self._thread.submit(self._write, step, tree, meta)
+
+    def check(self) -> None:
+        """Raises TrainingError if a save has failed, without waiting for one in progress."""
+        if self._saving and self._saving[1].done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Returns when everything is on disk. Raises TrainingError, with the last good step, if a save has failed."""
+        if self._saving is None:
+            return
+        step, future = self._saving
+        self._saving = None
+        try:
+            future.result()
+        except Exception as error:  # orbax and its libraries raise anything on a full or broken disk
+            for unfinished in self.directory.glob("*.orbax-checkpoint-tmp*"):  # its room may be what is missing
+                shutil.rmtree(unfinished, ignore_errors=True)
+            last = self.latest_step()
+            kept = f"the checkpoint of step {last} is the last good one" if last else "there is no checkpoint yet"
+            raise TrainingError(
+                f"checkpoint: step {step} could not be saved in {str(self.directory)!r} ({_reason(error)}); {kept}. "
+                "Make room, or make the folder writable again; then the same command resumes"
+            ) from error
+
+    def latest_step(self) -> int | None:
+        """The newest step that is complete on disk, or None."""
+        finished = _finished(self.directory)
+        return finished[-1] if finished else None
+
+    def close(self) -> None:
+        """Waits for a save in progress. Its failure is not raised here: another error may be on its way."""
+        self._thread.shutdown()
+        self._manager.close()
+
+    def _write(self, step: int, tree: Tree, meta: dict[str, Any]) -> None:
+        meta = json.loads(json.dumps(meta))
+        meta["sha256"] = _hash(tree, meta)
+        self._retention.metrics[step] = meta["metrics"]
+        items = ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
+        if not self._manager.save(step, args=items):
+            raise RuntimeError(f"orbax declined, with step {self.latest_step()} there")
+
+
+class _Retention:
+    """Which checkpoints stay: the newest, and the best by a metric, as an orbax preservation policy.
+
+    Orbax's own `BestN` reads metrics from an item of its own, which checkpoints of version 0.1.0 lack, and forgets
+    those of another `best_metric`; ours are in `meta`.
+    """
+
+    def __init__(self, keep: int, keep_best: int, name: str, best_is: str):
+        self.keep, self.keep_best, self.name, self.sign = keep, keep_best, name, -1 if best_is == "highest" else 1
+        self.metrics: dict[int, dict[str, float] | None] = {}  # None where they could not be read
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
+        present = [info.step for info in checkpoints]
+        known = {step: metrics for step in present if (metrics := self.metrics.get(step, {})) is not None}
+        values = {step: self.sign * metrics[self.name] for step, metrics in known.items() if self.name in metrics}
+        best = sorted(values, key=lambda step: values[step])[: self.keep_best]
+        kept = {*present[-self.keep :], *best, *(set(present) - known.keys())}
+        return [step in kept for step in present]
+
+
+def steps(workdir: str | Path) -> list[int]:
+    """The steps of which a run has checkpoints, oldest first."""
+    return _finished(local_path(workdir, "workdir").absolute() / "checkpoints")
+
+
+def best(workdir: str | Path, metric: str, best_is: str, among: list[int] | None = None) -> int:
+    """The step, of all or `among` some, whose checkpoint has the best value of a metric.
+
+    Raises UserError if no checkpoint has a value of it.
+    """
+    directory = local_path(workdir, "workdir").absolute() / "checkpoints"
+    metrics = {step: _metrics(directory / str(step)) or {} for step in (among or steps(workdir))}
+    values = {step: own[metric] for step, own in metrics.items() if metric in own}
+    if not values:
+        raise UserError(
+            f"step: 'best' is by config.best_metric, {metric!r} in this run, and no checkpoint in {str(directory)!r} "
+            "has it; pass a number, or 'all'"
+        )
+    return min(values, key=lambda step: values[step] * (-1 if best_is == "highest" else 1))
+
+
+def read(workdir: str | Path, step: int | None = None) -> tuple[Tree, dict[str, Any]]:
+    """State (nested dictionaries of numpy arrays) and meta of a checkpoint, by default of the newest.
+
+    If the newest is damaged, the log says so, and the one before it is read. Nothing in a checkpoint can make this run
+    code. Raises UserError if there is no run, no checkpoint, none of this step, or no undamaged one.
+    """
+    where = str(local_path(workdir, "workdir"))
+    available = steps(workdir)
+    if not available:
+        what = "holds no checkpoint" if Path(where).is_dir() else "does not exist"
+        raise UserError(f"workdir: {where!r} {what}, expected the folder of a run, such as runs/digits; train first")
+    if step is not None and step not in available:
+        listed = ", ".join(map(str, available))
+        raise UserError(f"step: {where!r} has no checkpoint of step {step}, expected one of {listed}")
+    directory = Path(where).absolute() / "checkpoints"
+    if step is not None:
+        return _read(directory, step)
+    for newest in reversed(available):
+        try:
+            return _read(directory, newest)
+        except Damaged as error:
+            if newest not in steps(workdir):  # a training run has just replaced it by a newer one
+                return read(workdir)
+            log.warning("%s", error)
+    raise UserError(
+        f"checkpoint: all in {str(directory)!r} are damaged ({', '.join(map(str, available))}); bring one back from a "
+        "copy, or train in another --workdir"
+    )
+
+
+def set_aside(workdir: Path, newer_than: int, folder: Path | None = None) -> None:
+    """Moves the checkpoints newer than a step, which are damaged, to `damaged` or another folder; none is lost."""
+    for step in steps(workdir):
+        if step <= newer_than:
+            continue
+        kept = folder or workdir / "damaged"
+        kept.mkdir(exist_ok=True)
+        names = (kept / (f"{step}-{copy}" if copy else str(step)) for copy in range(2**31))
+        free = next(path for path in names if not path.exists())
+        (workdir / "checkpoints" / str(step)).rename(free)
+        log.warning("checkpoint: the %s one of step %d is now %s", "collapsed" if folder else "damaged", step, free)
+
+
+def restore(workdir: str | Path, expected: "GANState", step: int | None = None) -> tuple["GANState", dict[str, Any]]:
+    """`read`, as numpy arrays of the structure, shapes and dtypes of `expected`.
+
+    Raises UserError that names each leaf that differs.
+    """
+    tree, meta = read(workdir, step)
+    _check_leaves(tree, serialization.to_state_dict(expected))
+    return serialization.from_state_dict(expected, tree), meta
+
+
+def reached_preemption(call: int) -> bool:
+    """Whether JAX's preemption service, if it is on, wants this job to stop; to be asked at every call of a step.
+
+    call: 1, 2, 3 and so on. The processes agree on the number after the largest that one of them has reached, and the
+    answer is yes at that number alone: if it were skipped, yes would never come.
+    """
+    return ocp.utils.reached_preemption(call)
+
+
+def _alone() -> ocp.options.MultiprocessingOptions:
+    """Tells orbax that this process works by itself, and waits for no other."""
+    process = jax.process_index()
+    return ocp.options.MultiprocessingOptions(primary_host=process, active_processes={process})
+
+
+def _finished(directory: Path) -> list[int]:
+    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
+
+
+def _read(directory: Path, step: int) -> tuple[Tree, dict[str, Any]]:
+    place = directory / str(step)
+    _silence_orbax()
+    try:
+        # Without a manager, which would clean up the folder: a run may be training in it.
+        handler = ocp.StandardCheckpointHandler(multiprocessing_options=_alone())
+        with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as reader:
+            tree = reader.restore(place / "state", args=ocp.args.StandardRestore())
+        meta = _read_meta(place)
+        if not {"config", "data"} <= meta.keys():
+            raise ValueError(f"its meta holds {', '.join(meta) or 'nothing'}, expected config and data")
+        if "sha256" not in meta:
+            log.warning("checkpoint: %s has no hash: an older version wrote it, and damage would go unnoticed", place)
+        elif meta["sha256"] != _hash(tree, meta):
+            raise ValueError("its content does not fit its hash")
+        if int(tree["step"]) != step:
+            raise ValueError(f"it holds step {int(tree['step'])}")
+    except Exception as error:  # orbax and its libraries raise anything on a damaged file
+        if getattr(error, "errno", None) in UNREADABLE or "PERMISSION_DENIED" in str(error):
+            raise UserError(
+                f"checkpoint: {str(place)!r} cannot be read ({_reason(error)}); mend that, and start again"
+            ) from error
+        raise Damaged(
+            f"checkpoint: {str(place)!r} is damaged ({_reason(error)}); move that folder away to use the one before"
+        ) from error
+    return tree, meta
+
+
+@functools.cache
+def _silence_orbax() -> None:
+    """If one array cannot be read or written, orbax abandons the others, and hundreds of their tracebacks would bury
+    the one line about it.
+    """
+    logging.getLogger("asyncio").addFilter(lambda record: "never retrieved" not in record.getMessage())
+    hook = sys.unraisablehook
+
+    def silenced(unraisable: Any) -> None:
+        if "Event loop is closed" not in str(unraisable.exc_value):
+            hook(unraisable)
+
+    sys.unraisablehook = silenced
+
+
+def _read_meta(place: Path) -> dict[str, Any]:
+    handler = ocp.JsonCheckpointHandler(multiprocessing_options=_alone())
+    with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as reader:
+        return reader.restore(place / "meta", args=ocp.args.JsonRestore())
+
+
+def _metrics(place: Path) -> dict[str, float] | None:
+    try:
+        return dict(_read_meta(place).get("metrics", {}))
+    except Exception as error:
+        log.warning("checkpoint: %s stays: its metrics cannot be read (%s)", place, _reason(error))
+        return None
+
+
+def _hash(tree: Tree, meta: dict[str, Any]) -> str:
+    """SHA-256 of all leaves with their paths, dtypes and shapes, and of the rest of meta."""
+    digest = hashlib.sha256()
+    rest = {name: value for name, value in meta.items() if name != "sha256"}
+    digest.update(json.dumps(rest, sort_keys=True).encode())
+    for path, description, leaf in leaves(tree):
+        digest.update(f"\0{path}\0{description}\0".encode())
+        digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def leaves(tree: Tree) -> list[tuple[str, str, Any]]:
+    """Path, dtype with shape, and value of each leaf."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return [("/".join(str(key.key) for key in path), f"{leaf.dtype}{list(leaf.shape)}", leaf) for path, leaf in leaves]
+
+
+def _check_leaves(found: Tree, expected: Tree) -> None:
+    """Raises UserError that names each leaf whose path, dtype or shape differs."""
+    found_leaves = {path: description for path, description, _ in leaves(found)}
+    expected_leaves = {path: description for path, description, _ in leaves(expected)}
+    differing = [
+        f"{path}: found {found_leaves.get(path, 'nothing')}, expected {expected_leaves.get(path, 'nothing')}"
+        for path in sorted(found_leaves.keys() | expected_leaves.keys())
+        if found_leaves.get(path) != expected_leaves.get(path)
+    ]
+    if differing:
+        raise UserError(
+            f"checkpoint: {len(differing)} leaves do not fit the configuration ({'; '.join(differing)}); train this "
+            "configuration in another --workdir"
+        )
+
+
+def _reason(error: BaseException) -> str:
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return text if len(text) <= 200 else f"{text[:90]} ... {text[-100:]}"  # the end holds the system's own words

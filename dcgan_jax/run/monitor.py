@@ -1,0 +1,195 @@
+"""What a run shows: metrics.jsonl, TensorBoard, a progress bar, grids of images; on process 0 alone."""
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+import numpy as np
+from ml_collections import ConfigDict
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tqdm import tqdm
+
+from dcgan_jax.data.images import grid
+from dcgan_jax.runtime import files
+
+log = logging.getLogger("dcgan_jax")
+
+T = TypeVar("T")
+
+
+class Clock:
+    """Measures the rate of training alone: what happens in `paused` does not count, nor do steps in it."""
+
+    def __init__(self) -> None:
+        self.start()
+
+    def start(self) -> None:
+        """Forgets what was measured so far."""
+        self._began = time.perf_counter()
+        self._paused = self._waited = 0.0
+        self._steps = self._steps_in_pauses = 0
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """For compiling, sampling, evaluating and saving."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._paused += time.perf_counter() - began
+
+    def waiting(self, iterator: Iterator[T]) -> Iterator[T]:
+        """The same items; the time until each is there counts as waiting for data."""
+        while True:
+            began = time.perf_counter()
+            item = next(iterator, None)
+            self._waited += time.perf_counter() - began
+            if item is None:
+                return
+            yield item
+
+    def count(self, steps: int, *, in_pause: bool) -> None:
+        """So many steps were made, in a pause (by a call that was compiled first) or not."""
+        if in_pause:
+            self._steps_in_pauses += steps
+        else:
+            self._steps += steps
+
+    def lap(self) -> tuple[float, float]:
+        """Steps a second since the last lap, and the share of the time in which the loop waited for data.
+
+        If all steps were in pauses, the pauses count.
+        """
+        seconds = time.perf_counter() - self._began
+        if self._steps:
+            rate, seconds = self._steps / (seconds - self._paused), seconds - self._paused
+        else:
+            rate = self._steps_in_pauses / seconds
+        waited = min(self._waited / seconds, 1.0)
+        self.start()
+        return rate, waited
+
+
+class Monitor:
+    """Writes to the run directory, which it creates, from `start_step` on.
+
+    Lines of metrics.jsonl beyond `start_step`, left by a run that ended without a checkpoint, are dropped: the same
+    steps are about to be written again.
+    """
+
+    def __init__(self, workdir: Path, config: ConfigDict, *, start_step: int):
+        workdir.mkdir(parents=True, exist_ok=True)
+        files.write_text(workdir / "config.json", config.to_json(indent=2) + "\n")
+        self._samples = workdir / "samples"
+        self._samples.mkdir(parents=True, exist_ok=True)
+        self._metrics = _open_metrics(workdir / "metrics.jsonl", start_step)
+        self._tensorboard = _TensorBoard(workdir / "tensorboard", start_step)
+        self._batch_size = config.batch_size
+        self._num_steps = config.num_steps
+        # A bar on a terminal; elsewhere a line at each log.
+        self._bar = tqdm(total=config.num_steps, initial=start_step, unit="step", dynamic_ncols=True, disable=None)
+
+    def advance(self) -> None:
+        """One more step is done."""
+        self._bar.update()
+
+    def metrics(self, step: int, values: dict[str, float], *, steps_per_second: float, data_wait: float) -> None:
+        """Writes the metrics of one step, with what `Clock` measured since the last time."""
+        rate = steps_per_second * self._batch_size
+        record = {"step": step} | values | {"images_per_sec": rate, "data_wait": data_wait}
+        self._metrics.write(json.dumps(record) + "\n")
+        self._metrics.flush()
+        self._tensorboard.write(step, *(summary.scalar(name, record[name]) for name in record if name != "step"))
+        shown = {"d_loss": f"{values['d_loss']:.3f}", "g_loss": f"{values['g_loss']:.3f}", "images/s": f"{rate:.0f}"}
+        self._bar.set_postfix(shown)
+        if self._bar.disable:
+            left = (self._num_steps - step) / steps_per_second
+            text = "  ".join(f"{name} {value}" for name, value in shown.items())
+            with suppress(OSError):  # a terminal that is gone is no reason to stop
+                print(
+                    f"step {step}/{self._num_steps}  {text}  {tqdm.format_interval(left)} left",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+    def evaluation(self, step: int, values: dict[str, float]) -> None:
+        """Shows measures of quality: in TensorBoard, and as a line of the log."""
+        self._tensorboard.write(step, *(summary.scalar(name, value) for name, value in values.items()))
+        log.info("step %d: %s", step, "  ".join(f"{name} {value:.5g}" for name, value in values.items()))
+
+    def sync(self) -> None:
+        """Returns when all metrics are on disk: a checkpoint must not outlive the record of its steps."""
+        os.fsync(self._metrics.fileno())
+
+    def images(self, name: str, images: np.ndarray, step: int) -> None:
+        """Writes samples/NAME.png, a square grid of uint8 [N, H, W, C]."""
+        picture = grid(images)
+        picture.save(self._samples / f"{name}.png")
+        tag = "reals" if name == "reals" else "samples"
+        self._tensorboard.write(step, summary.image(tag, np.atleast_3d(np.asarray(picture)), dataformats="HWC"))
+
+    def close(self) -> None:
+        """Closes all files."""
+        self._bar.close()
+        self._metrics.close()
+        self._tensorboard.close()
+
+
+def add_scalars(folder: Path, step: int, values: dict[str, float]) -> None:
+    """Adds values to the TensorBoard folder of a run, as an event file of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = EventsWriter(str(folder / "events"), f".{os.getpid()}.{step}")
+    for name, value in values.items():
+        file.write_event(Event(wall_time=time.time(), step=step, summary=summary.scalar(name, value)))
+    file.close()
+
+
+class _TensorBoard:
+    """An event file, written at once: tensorboardX's own queue blocks for ever once the disk is full."""
+
+    def __init__(self, folder: Path, start_step: int):
+        folder.mkdir(exist_ok=True)
+        self._file = EventsWriter(str(folder / "events"), f".{os.getpid()}")
+        # TensorBoard then hides what an earlier process wrote beyond the step that this one starts from.
+        started = SessionLog(status=SessionLog.START)
+        self._file.write_event(Event(wall_time=time.time(), step=start_step + 1, session_log=started))
+
+    def write(self, step: int, *summaries: Any) -> None:
+        for item in summaries:
+            self._file.write_event(Event(wall_time=time.time(), step=step, summary=item))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def last_recorded_step(path: Path) -> int:
+    """The last step in a metrics.jsonl, 0 if there is none."""
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+    return max((step for step in map(_step_of, lines) if step is not None), default=0)
+
+
+def _open_metrics(path: Path, start_step: int) -> TextIO:
+    if path.exists():
+        lines = path.read_text(errors="replace").splitlines()
+        kept = [line for line in lines if (step := _step_of(line)) is not None and step <= start_step]
+        if len(kept) < len(lines):
+            dropped = len(lines) - len(kept)
+            log.info("%s: dropping %d lines after step %d, to be written again", path, dropped, start_step)
+            files.write_text(path, "".join(line + "\n" for line in kept))
+    return path.open("a")
+
+
+def _step_of(line: str) -> int | None:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return None  # a line cut short when the run was killed

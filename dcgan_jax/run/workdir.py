@@ -1,0 +1,174 @@
+"""The run directory: whose it is, which step to resume from, and that one process at a time writes to it.
+
+Only process 0 looks at it, and tells the others.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from dcgan_jax import config as configuration
+from dcgan_jax import data
+from dcgan_jax import state as states
+from dcgan_jax.run import checkpoint
+from dcgan_jax.run.monitor import last_recorded_step
+from dcgan_jax.runtime import files
+from dcgan_jax.runtime.errors import TrainingError, UserError, writable_path
+from dcgan_jax.state import GANState
+
+log = logging.getLogger("dcgan_jax")
+
+
+class Claim(NamedTuple):
+    """What a run directory holds. The lock belongs to whoever claimed it, until the process ends."""
+
+    lock: files.Lock | None = None  # None if there is no run yet: nothing is written before training starts
+    state: GANState | None = None  # of the newest undamaged checkpoint, if there is one
+    card: dict[str, Any] | None = None  # of the images that it was trained on
+    rollbacks: int = 0  # after collapses, up to that checkpoint
+
+
+def claim(workdir: Path, config: ConfigDict, wait: float) -> Claim:
+    """Looks at a directory, and locks it if there is a run in it; nothing else in it is touched.
+
+    Raises UserError if it belongs to something else, has lost something, or another process trains in it and does not
+    end within `wait` seconds.
+    """
+    for path in (workdir, workdir / "checkpoints"):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"workdir: {str(path)!r} is a file, expected a folder; pass another --workdir")
+    writable_path(workdir / "checkpoints", "--workdir")
+    if _recorded_config(workdir) is None:
+        ours = [name for name in ("metrics.jsonl", "samples", "tensorboard") if (workdir / name).exists()]
+        if ours:
+            raise UserError(
+                f"workdir: {str(workdir)!r} holds {ours[0]} but no config.json, expected a run or a new folder; "
+                "pass another --workdir"
+            )
+        return Claim()
+    held = take(workdir, wait)
+    try:
+        _check_history(workdir, config)  # under the lock: until then another process may have trained on
+        if not checkpoint.steps(workdir):
+            return Claim(held)
+        state, meta = checkpoint.restore(workdir, states.abstract(config))
+        return Claim(held, state, meta["data"], meta.get("rollbacks", 0))
+    except BaseException:
+        held.__exit__(None, None, None)
+        raise
+
+
+def take_new(workdir: Path) -> files.Lock:
+    """`take` for a run that starts. Raises UserError if another process has trained there since `claim`."""
+    held = take(workdir)
+    if checkpoint.steps(workdir):
+        held.__exit__(None, None, None)
+        raise UserError(f"workdir: another process has trained in {str(workdir)!r} meanwhile; start again")
+    return held
+
+
+def take(workdir: Path, wait: float = 0) -> files.Lock:
+    """The lock of a run directory, which is created; held until it is released or the process ends, however it ends.
+
+    Raises UserError if another process holds it, TrainingError if it does so for longer than `wait` seconds: two runs
+    in one directory would overwrite each other.
+    """
+    try:
+        return _take(workdir, wait)
+    except OSError as error:
+        raise UserError(f"workdir: {str(workdir)!r} cannot be locked ({error}); pass another --workdir") from error
+
+
+def _take(workdir: Path, wait: float) -> files.Lock:
+    workdir.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait
+    announced = False
+    while (held := files.lock(workdir / ".lock", wait=False)) is None:
+        if time.monotonic() >= deadline:
+            text = (
+                f"workdir: another process is training in {str(workdir)!r}; wait for it (--wait), or pass another one"
+            )
+            # After a wait it is no mistake of the user's: the host of a run that died may still hold its lock.
+            raise TrainingError(text) if wait else UserError(text)
+        if not announced:
+            log.info("another process is training in %s; waiting for it to end, up to %g s", workdir, wait)
+        announced = True
+        time.sleep(0.2)
+    return held
+
+
+@contextmanager
+def report_lost_folder(workdir: Path) -> Iterator[None]:
+    """Raises TrainingError, with the last good checkpoint, if the block cannot write any more."""
+    try:
+        yield
+    except OSError as error:
+        if jax.process_index() > 0:
+            raise
+        available = checkpoint.steps(workdir)
+        kept = f"the checkpoint of step {available[-1]} is the last good one" if available else "there is no checkpoint"
+        raise TrainingError(
+            f"workdir: {str(workdir)!r} cannot be written to any more ({error}); {kept}. Make room, or make the folder "
+            "writable again; then the same command resumes"
+        ) from error
+
+
+def check_data(found: dict[str, Any], expected: dict[str, Any], workdir: Path, root: Path) -> None:
+    """Raises UserError if the images, by their cards, are not those that the run in `workdir` was trained on.
+
+    It names the prepared set below `root` that has them, if there is one.
+    """
+    if any(found.get(name) != expected.get(name) for name in ("count", "sha256")):
+        names = [name for name in found if found[name] != expected.get(name) and name not in ("date", "fingerprint")]
+        differing = "; ".join(f"{name}: {expected.get(name)!r} there, {found[name]!r} here" for name in names)
+        kept = [path for path, card in data.cards(root) if card["sha256"] == expected.get("sha256")]
+        advice = (
+            f"pass --config.data.source=prepared --config.data.path={kept[0]}, where they are"
+            if kept
+            else ("bring them back")
+        )
+        raise UserError(
+            f"config.data: the images are not those that {str(workdir)!r} was trained on ({differing}); "
+            f"{advice}, or train in another --workdir"
+        )
+
+
+def _check_history(workdir: Path, config: ConfigDict) -> None:
+    old, available = _recorded_config(workdir), checkpoint.steps(workdir)
+    assert old is not None
+    recorded = last_recorded_step(workdir / "metrics.jsonl")
+    differing = configuration.differences(old, config.to_dict())
+    if differing and (available or recorded):  # before the first step there is nothing to protect
+        raise UserError(
+            f"workdir: {str(workdir)!r} was written by another configuration ({'; '.join(differing)}); "
+            "pass another --workdir, or the old values"
+        )
+    # The save of one checkpoint is over when the next begins; a run killed before that has none, and starts again.
+    if not available and recorded > 2 * old["checkpoint_every"]:
+        raise UserError(
+            f"workdir: {str(workdir)!r} has metrics up to step {recorded}, but no checkpoint, expected one every "
+            f"{old['checkpoint_every']} steps; bring its checkpoints back, or pass another --workdir to start anew"
+        )
+
+
+def _recorded_config(workdir: Path) -> dict[str, Any] | None:
+    """The configuration of the run in a directory: from config.json, or if that is damaged, from a checkpoint."""
+    path = workdir / "config.json"
+    try:
+        recorded = json.loads(path.read_text())
+    except (OSError, ValueError):
+        recorded = None
+    if recorded is None and checkpoint.steps(workdir):
+        recorded = checkpoint.read(workdir)[1]["config"]
+    if isinstance(recorded, dict) and {"seed", "batch_size", "data"} <= recorded.keys():
+        return configuration.default_config().to_dict() | recorded
+    if path.exists():
+        raise UserError(f"workdir: {str(path)!r} is not a run's configuration; move it, or pass another --workdir")
+    return None

@@ -1,0 +1,110 @@
+"""The only file that knows pmap: states replicated over devices, batches shared out, steps mapped.
+
+A replicated state has a leading axis, one entry a local device, all of them equal.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from dcgan_jax.runtime.errors import UserError
+
+Tree = Any
+AXIS = "replica"
+
+
+def meet() -> None:
+    """Returns when all devices of all processes have taken part in each kind of collective."""
+    multihost_utils.process_allgather(np.zeros(1, np.int32))
+    jax.block_until_ready(jax.pmap(lambda x: jax.lax.psum(x, AXIS), axis_name=AXIS)(vote(False)))
+
+
+def check_batch_size(batch_size: int, *, synchronised: bool) -> None:
+    """Raises UserError unless the global batch divides among all devices of all processes, with at least two images on
+    each if batch norm takes its statistics there.
+    """
+    devices = jax.device_count()
+    if batch_size % devices:
+        above = (batch_size // devices + 1) * devices
+        raise UserError(
+            f"config.batch_size: found {batch_size}, expected a multiple of the {devices} devices; try {above}"
+        )
+    if not synchronised and batch_size < 2 * devices:
+        raise UserError(
+            f"config.batch_size: found {batch_size} for {devices} devices with sync_batch_norm=False, expected at "
+            f"least 2 images a device; try {2 * devices}"
+        )
+
+
+def replicate(tree: Tree) -> Tree:
+    """Arrays [...] to [local devices, ...], ready for a mapped step."""
+    devices = jax.local_device_count()
+    return jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (devices, *np.shape(x))), tree)
+
+
+def first_replica(tree: Tree) -> Tree:
+    """The first local replica as numpy arrays of their own, which no later step's donation can touch."""
+    # Copied whole and indexed in numpy: indexed in JAX it would queue behind the step that was just dispatched.
+    return jax.tree.map(lambda x: np.array(x.addressable_data(0))[0], tree)
+
+
+def shard(batch: Tree) -> Tree:
+    """This process's share of a batch, arrays [B, ...], to [local devices, B / local devices, ...]."""
+    devices = jax.local_device_count()
+    return jax.tree.map(lambda x: x.reshape(devices, x.shape[0] // devices, *x.shape[1:]), batch)
+
+
+def put(tree: Tree) -> Tree:
+    """Arrays [local devices, ...] onto the local devices, each its entry, without waiting for the transfer."""
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()), (AXIS,))
+    return jax.device_put(tree, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(AXIS)))
+
+
+def device_memory() -> int | None:
+    """The bytes that JAX may use on a local device; None if it does not say, as on a CPU."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+
+
+def map_step(step: Callable, *, donate: bool = True) -> Callable:
+    """A step over all devices of all processes; its first argument, the state, is donated by default.
+
+    Arguments and results have the leading axis of a replicated state.
+    """
+    mapped = jax.pmap(step, axis_name=AXIS, donate_argnums=(0,) if donate else ())
+    if jax.default_backend() != "cpu" or jax.local_device_count() == 1:
+        return mapped
+
+    def waiting(*arguments: Any) -> Any:
+        # Virtual CPU devices share few cores; several steps in flight can starve one of a collective's participants.
+        return jax.block_until_ready(mapped(*arguments))
+
+    return waiting
+
+
+def voting(step: Callable) -> Callable:
+    """A step with another argument, the second: this process's `vote`; and another result: the largest of all votes.
+
+    So the processes agree within the step, without waiting for one another between two steps.
+    """
+
+    def step_with_vote(state: Tree, vote: jax.Array, *arguments: Any) -> tuple[Tree, Tree, jax.Array]:
+        state, results = step(state, *arguments)
+        return state, results, jax.lax.pmax(vote, AXIS)
+
+    return step_with_vote
+
+
+def vote(value: bool) -> jax.Array:
+    """A vote for a step with `voting`, on the devices."""
+    return put(np.full(jax.local_device_count(), value, np.int32))
+
+
+def over_devices(function: Callable, constant: Tree) -> Callable[[Tree], Tree]:
+    """function(constant, x) for each entry of arrays [local devices, ...], each on a device, for this process alone."""
+    devices = jax.local_devices()
+    mapped = jax.pmap(function, devices=devices)
+    replicated = put(replicate(constant))
+    return lambda x: mapped(replicated, x)

@@ -1,0 +1,56 @@
+"""The two ways a run ends badly, a mistake of the user's and a failure of training; and paths that users give."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class UserError(Exception):
+    """A mistake that the user can correct: one line that says what, where, found, expected, and what to do.
+
+    Launchers print it and exit with code 2.
+    """
+
+
+class TrainingError(Exception):
+    """Training cannot go on, because a loss is not finite, say. Launchers print it and exit with code 1."""
+
+
+@contextmanager
+def rename_field(name: str, field: str) -> Iterator[None]:
+    """Replaces `field` by `name`, the flag or field that the user gave, in error messages from the block."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(
+            str(error).replace(f"--{field}", f"--{name.removeprefix('--')}").replace(field, name)
+        ) from error
+
+
+def local_path(path: str | Path, name: str) -> Path:
+    """The path with `~` expanded; `name` is the flag's or field's.
+
+    Raises UserError for one that cannot exist here: remote, of an unknown user, too long, behind a closed folder.
+    """
+    if "://" in str(path):
+        raise UserError(f"{name}: found {str(path)!r}, expected a local path; remote ones are not supported")
+    try:
+        expanded = Path(path).expanduser()
+        expanded.stat()
+    except FileNotFoundError:
+        return expanded
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(f"{name}: {str(path)!r} cannot be used ({error}); pass another path") from error
+    return expanded
+
+
+def writable_path(path: str | Path, name: str) -> Path:
+    """`local_path`, which can be created or written to. Raises UserError otherwise."""
+    path = local_path(path, name)
+    existing = next(place for place in (path, *path.absolute().parents) if os.path.lexists(place))
+    if existing != path and not existing.is_dir():
+        raise UserError(f"{name}: {str(existing)!r} is a file, expected a folder; pass another {name}")
+    if not os.access(existing, os.W_OK):
+        raise UserError(f"{name}: {str(existing)!r} cannot be written to; pass another {name}")
+    return path
