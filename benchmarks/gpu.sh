@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Training steps on a CUDA GPU against PyTorch's, in one call of at most 8 minutes: benchmarks/gpu.sh [--dry] [ROW ...]
+# Training steps on a CUDA GPU, compared with PyTorch, in at most 8 minutes: benchmarks/gpu.sh [--dry] [ROW ...]
 #
-# A ROW is NETWORK-BATCH-DTYPE, such as lsun-128-bfloat16; without any, all of them, the most telling first. Each is one
-# run of benchmarks/train_step.py: ours with one step a call and with 16, PyTorch's modes in turns with it, the memory,
-# and of the first row also where the time goes. What there is no time for is named at the end: pass it to another call.
+# A ROW is NETWORK-BATCH-DTYPE, such as lsun-128-bfloat16; by default all rows run, the most important first. Each is one
+# run of benchmarks/train_step.py: ours with one step per call and with 16, in turns with PyTorch's modes, the memory, and
+# for the first row a profile. Rows for which there is no time left are named at the end: pass them to another call.
 #
-# ${OUT:-.}/gpu.jsonl gets a line for each row, ${OUT:-.}/ROW.txt what it printed. ${PYTHON:-python3} runs them all, with
-# JAX for this GPU; without PyTorch only ours is measured. TOTAL and LIMIT are seconds for all rows and for one.
-# --dry takes the same path on the CPU with tiny networks, in about a minute.
+# Each row appends a line to ${OUT:-.}/gpu.jsonl and prints to ${OUT:-.}/ROW.txt. ${PYTHON:-python3} needs JAX for this
+# GPU; without PyTorch only ours is measured. TOTAL and LIMIT are seconds for all rows and for one.
+# --dry does the same on the CPU with tiny networks, in about a minute.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,7 +26,7 @@ if [ "${1:-}" = --dry ]; then
   rows=(lsun-128-float32 cifar10-64-bfloat16)
   options=("--steps_per_call=1,2" --repeats=2 --seconds=0 --peak_size=128 --width=2 --image_size=8)
   modes=eager
-  # PyTorch's threads spin while they wait, for minutes where other work has the cores.
+  # PyTorch's threads spin while they wait, for minutes if other programs use the cores.
   export JAX_PLATFORMS=cpu CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS=1
   dry=yes
 elif ! command -v nvidia-smi >/dev/null; then
@@ -43,7 +43,7 @@ done
 
 mkdir -p "$out"
 peer=(--peer=torch)
-"$python" -c "import torch" 2>/dev/null || { echo "PyTorch is not installed: ours alone is measured"; peer=(); }
+"$python" -c "import torch" 2>/dev/null || { echo "PyTorch is not installed: only ours is measured"; peer=(); }
 undone=()
 profile=(--profile)
 for row in "${rows[@]}"; do
@@ -53,7 +53,7 @@ for row in "${rows[@]}"; do
     undone+=("$row")
     continue
   fi
-  # Small batches are where launching takes long, and CUDA graphs help the peer.
+  # CUDA graphs help PyTorch with small batches, where launching kernels takes most of the time.
   graphs=""
   if [ -z "${dry:-}" ] && [ "$batch" -le 128 ]; then graphs=,cuda_graphs; fi
   [ -z "${dry:-}" ] || batch=4
@@ -67,4 +67,4 @@ done
 
 [ ! -s "$out/gpu.jsonl" ] || "$python" benchmarks/measure.py "$out/gpu.jsonl"
 [ ! -s "$out/${rows[0]}.txt" ] || sed -n '/^kind /,$p' "$out/${rows[0]}.txt"
-[ ${#undone[@]} -eq 0 ] || { echo "not measured, or not to the end: ${undone[*]}"; exit 1; }
+[ ${#undone[@]} -eq 0 ] || { echo "not measured, or not finished: ${undone[*]}"; exit 1; }

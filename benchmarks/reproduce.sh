@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The paper's experiments, from training to table and figure: benchmarks/reproduce.sh [--dry] [EXPERIMENT ...]
+# The paper's experiments, from training to tables and figures: benchmarks/reproduce.sh [--dry] [EXPERIMENT ...]
 #
 #   mnist     mnist_conditional.py, recipes paper and dense: samples, nearest neighbours        (table 3, figure 9)
 #   svhn      svhn.py:paper: samples, the probe on 1,000 labels, the supervised network         (table 2)
@@ -7,16 +7,16 @@
 #   faces     celeba.py:paper: samples, walks, arithmetic and turns of random exemplars, with a
 #             sheet to choose others from, neighbours                                           (figures 4, 7, 8, 10)
 #   bedrooms  lsun_bedroom.py:paper without near-duplicates: samples after 1 and 5 epochs, walks, guided
-#             backpropagation; with BOXES=FILE the forgotten windows                            (figures 2 to 6)
+#             backpropagation; with BOXES=FILE forgotten windows                                (figures 2 to 6)
 #
-# Without an EXPERIMENT, all of them. The same command goes on where it was stopped, also within a training. Runs are
-# in ${OUT:-runs/reproduced}; times.jsonl there has a line for each finished step, with the card and the seconds since
-# it was last started. ${PYTHON:-python3} runs all. What is read, as SOURCE:PLACE of the configuration's data:
+# By default all experiments run. After a stop the same command continues, also within a training. Runs are in
+# ${OUT:-runs/reproduced}; its times.jsonl has a line for each finished step, with the device and the seconds since the
+# step was last started. ${PYTHON:-python3} runs everything. Data sets, as SOURCE:PLACE:
 #
 #   MNIST=idx:data/mnist  SVHN=tfds:svhn_cropped  CIFAR10=tfds:cifar10  IMAGENET=tfds:imagenet_resized/32x32
 #   CELEBA=folder:data/img_align_celeba.zip  LSUN=lmdb:data/bedroom_train_lmdb
 #
-# --dry takes the same path on the CPU with few steps and scikit-learn's digits.
+# --dry does the same on the CPU with few steps and scikit-learn's digits.
 set -euo pipefail
 [ -z "${OUT:-}" ] || OUT=$(realpath --canonicalize-missing "$OUT")
 [ -z "${BOXES:-}" ] || BOXES=$(realpath --canonicalize-missing "$BOXES")
@@ -59,7 +59,7 @@ finished() {
   grep -qsF "{\"step\": \"$1\"," "$out/times.jsonl"
 }
 
-# step NAME LAUNCHER FLAG...: runs it, unless a step of this name is finished.
+# step NAME LAUNCHER FLAG...: runs a launcher, unless the step of this name is finished.
 step() {
   local name=$1 began=$SECONDS
   ! finished "$name" || return 0
@@ -68,7 +68,7 @@ step() {
   printf '{"step": "%s", "seconds": %d, "card": "%s"}\n' "$name" $((SECONDS - began)) "$card" >>"$out/times.jsonl"
 }
 
-# located SOURCE:PLACE: sets `data` to the flags that say so.
+# located SOURCE:PLACE: sets `data` to the flags for this data set.
 located() {
   data=(--config.data.prepared="$out/prepared" --config.data.source="${1%%:*}" --config.data.path="${1#*:}")
   [ "${1%%:*}" != tfds ] || data+=(--config.data.path= --config.data.name="${1#*:}")
@@ -80,12 +80,12 @@ train() {
   step "train $*" train --config="configs/$2" --workdir="$out/$1" "${data[@]}" "${small[@]}" "${@:4}"
 }
 
-# of RUN LAUNCHER ARGUMENT...: something measured of a run.
+# of RUN LAUNCHER ARGUMENT...: a measurement of a run.
 of() {
   step "$*" "${@:2}" --workdir="$out/$1"
 }
 
-# picture RUN NAME LAUNCHER ARGUMENT...: in $out/pictures/RUN/NAME, made anew where it was not finished.
+# picture RUN NAME LAUNCHER ARGUMENT...: writes to $out/pictures/RUN/NAME; starts over if it was not finished.
 picture() {
   local folder=$out/pictures/$1/$2 file=
   [ "$3" != sample ] || file=/grid.png

@@ -36,6 +36,11 @@ RECALIBRATION_BATCHES = 16
 NETWORKS = ("ema", "discriminator")  # those of a checkpoint that are used
 
 
+@functools.partial(jax.jit, static_argnums=(1, 3, 4))
+def _draw(seed: int, stream: int, indices: Array, latent_dim: int, prior: str) -> Array:
+    return latent.draw(latent.key(seed, stream), indices, latent_dim, prior)
+
+
 def recalibrate(config: ConfigDict, average: "Average") -> "Average":
     """The moving average of the generator with batch norm statistics recomputed for its parameters (rule 4).
 
@@ -44,20 +49,14 @@ def recalibrate(config: ConfigDict, average: "Average") -> "Average":
     one device whatever the training ran on. A conditional generator sees every label equally often.
     """
     generator, _ = models.from_config(config)
-    key = latent.key(config.seed, latent.RECALIBRATE)
 
     def batch(number: int) -> tuple[Array, Array | None]:
         indices = number * RECOMPUTE_BATCH + jnp.arange(RECOMPUTE_BATCH)
-        z = latent.draw(key, indices, config.latent_dim, config.prior)
+        z = _draw(config.seed, latent.RECALIBRATE, indices, config.latent_dim, config.prior)
         return z, indices % config.num_classes if config.num_classes else None
 
     statistics = recompute_statistics(generator, average.variables(), map(batch, range(RECALIBRATION_BATCHES)))
     return average.replace(stats=average.stats | {"batch_stats": statistics})
-
-
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def _draw(seed: int, indices: Array, latent_dim: int, prior: str) -> Array:
-    return latent.draw(latent.key(seed, latent.SAMPLE), indices, latent_dim, prior)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -137,14 +136,14 @@ class TrainedGAN:
             labels = indices % self.config.num_classes
 
         def draw(chunk: np.ndarray) -> Array:
-            return _draw(seed, chunk, self.latent_dim, self.config.prior)
+            return _draw(seed, latent.SAMPLE, chunk, self.latent_dim, self.config.prior)
 
         return self._images(draw, indices, labels, to_uint8)
 
     def latents(self, indices: np.ndarray, seed: int = 0) -> np.ndarray:
         """The z that `sample` makes the images of these indices, int [n], from: float32 [n, latent_dim]."""
         _check_seed(seed)
-        return np.asarray(_draw(seed, np.asarray(indices), self.latent_dim, self.config.prior))
+        return np.asarray(_draw(seed, latent.SAMPLE, np.asarray(indices), self.latent_dim, self.config.prior))
 
     def generate(self, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """z [n, latent_dim] -> images float32 [n, H, W, C] in [-1, 1]. A conditional network takes labels, int [n]."""

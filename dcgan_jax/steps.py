@@ -137,7 +137,7 @@ def _generate(method: Method, network: NetworkState, examples: _Examples, stream
         return method.generator.apply(variables, z, examples.labels, train=True, mutable=list(network.stats))
 
     images, pull_back, stats = jax.vjp(forward, network.params, has_aux=True)
-    return _Fakes(images, pull_back, network.stats | stats)
+    return _Fakes(images, pull_back, network.stats | dict(stats))
 
 
 def _discriminate(
@@ -148,7 +148,7 @@ def _discriminate(
     logits, stats = method.discriminator.apply(
         variables, images, labels, train=True, groups=groups, mutable=list(network.stats)
     )
-    return logits, network.stats | stats
+    return logits, network.stats | dict(stats)
 
 
 def _augmented(method: Method, images: Array, examples: _Examples, stream: int) -> Array:

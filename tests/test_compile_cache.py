@@ -102,7 +102,7 @@ def test_what_a_kill_left_half_written_is_mended(tmp_path):
 
 
 def test_the_folder_is_bounded_and_loses_the_oldest_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(compile_cache, "LIMIT", 25)
+    monkeypatch.setattr(compile_cache, "MAX_BYTES", 25)
     for age, name in enumerate(("new", "middle", "old")):
         (tmp_path / name).write_bytes(bytes(10))
         os.utime(tmp_path / name, (10**9 - age,) * 2)

@@ -81,7 +81,7 @@ def lines_so_far(workdir):
     return (workdir / "metrics.jsonl").read_text().splitlines()
 
 
-@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.nightly), 4])
 def test_a_stop_request_to_one_process_stops_all_at_the_same_step(tmp_path, count):
     workdir = tmp_path / "run"
     flags = ("--config.num_steps=100000", f"--config.log_every={count}", f"--config.steps_per_call={count}")

@@ -164,11 +164,11 @@ def wrong(arrays):
     yield {}, "found nothing"
 
 
-def test_other_weights_are_told():
+def test_other_weights_are_refused():
     for arrays, expected in wrong(network()):
-        with pytest.raises(UserError, match=expected) as told:
+        with pytest.raises(UserError, match=expected) as error:
             theano_networks.convert(arrays, "FILE")
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="3 convolutions and 2 strides"):
         theano_networks.convert(network(), "FILE", (2, 2))
 

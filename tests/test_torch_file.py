@@ -18,20 +18,20 @@ LAYOUTS = ("torch_archive.pth", "torch_stream.pth")
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_what_was_saved_is_read(name):
-    found = torch_file.read(GOLDEN / name)
+    content = torch_file.read(GOLDEN / name)
     shared = np.arange(12, dtype=np.float32).reshape(3, 4)
-    np.testing.assert_allclose(found["a.weight"], [[1.5410, -0.2934, -2.1788], [0.5684, -1.0845, -1.3986]], atol=1e-4)
-    assert found["half"].dtype == np.float16
-    np.testing.assert_array_equal(found["brain"], np.float32([1.5, -2.25]))
-    assert found["brain"].dtype == np.float32
-    assert found["long"].shape == ()
-    assert found["long"] == 7
-    np.testing.assert_array_equal(found["turned"], shared.T)
-    np.testing.assert_array_equal(found["row"], shared[1])
-    assert found["flags"].tolist() == [True, False]
-    assert found["empty"].shape == (0, 3)
-    assert found["param"].tolist() == [1, 1]
-    assert found["nested"] == {"epoch": 3, "lr": 0.5, "names": ["x", "y"], "nothing": None}
+    np.testing.assert_allclose(content["a.weight"], [[1.5410, -0.2934, -2.1788], [0.5684, -1.0845, -1.3986]], atol=1e-4)
+    assert content["half"].dtype == np.float16
+    np.testing.assert_array_equal(content["brain"], np.float32([1.5, -2.25]))
+    assert content["brain"].dtype == np.float32
+    assert content["long"].shape == ()
+    assert content["long"] == 7
+    np.testing.assert_array_equal(content["turned"], shared.T)
+    np.testing.assert_array_equal(content["row"], shared[1])
+    assert content["flags"].tolist() == [True, False]
+    assert content["empty"].shape == (0, 3)
+    assert content["param"].tolist() == [1, 1]
+    assert content["nested"] == {"epoch": 3, "lr": 0.5, "names": ["x", "y"], "nothing": None}
 
 
 class Trap:
@@ -55,14 +55,14 @@ def archive(tmp_path, content, **entries):
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 4, 5])
 def test_nothing_in_a_file_is_run(tmp_path, protocol):
-    told = tmp_path / "ran"
-    trap = pickle.dumps({"weight": Trap(open, str(told), "w")}, protocol)
+    ran = tmp_path / "ran"
+    trap = pickle.dumps({"weight": Trap(open, str(ran), "w")}, protocol)
     file = tmp_path / "stream.pth"
     file.write_bytes(trap)
     for path in (archive(tmp_path, trap), file):
         with pytest.raises(UserError, match="cannot be read"):
             torch_file.read(path)
-    assert not told.exists()
+    assert not ran.exists()
 
 
 def test_a_call_is_named(tmp_path):
@@ -85,7 +85,7 @@ def test_lists_of_lists_take_no_time(tmp_path):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_damaged_file_is_told_or_read(tmp_path, name):
+def test_a_damaged_file_is_refused_or_read(tmp_path, name):
     content = (GOLDEN / name).read_bytes()
     rng = np.random.default_rng(0)
     file = tmp_path / "damaged.pth"

@@ -149,11 +149,11 @@ def damaged(arrays):
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_other_weights_are_told(golden, name):
+def test_other_weights_are_refused(golden, name):
     for arrays, expected in damaged(golden[name]):
-        with pytest.raises(UserError, match=expected) as told:
+        with pytest.raises(UserError, match=expected) as error:
             torch_networks.convert({"FILE": arrays})
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(error.value)
 
 
 def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
@@ -172,7 +172,7 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
         unused_path(tmp_path / "out", "--out")
 
 
-def test_two_that_do_not_belong_together_are_told(golden, tiny):
+def test_two_that_do_not_belong_together_are_refused(golden, tiny):
     with pytest.raises(UserError, match="one file each"):
         torch_networks.convert({"A": golden["netG"], "B": golden["netG"]})
     config = tiny(recipe="torch", image_size=(64, 64), channels=3, width=3)
@@ -185,14 +185,14 @@ def test_two_that_do_not_belong_together_are_told(golden, tiny):
 def _example(discriminator):
     """The example's names for a discriminator of four layers."""
     params, stats = discriminator["params"], discriminator["batch_stats"]
-    found = {"main.0.weight": params["conv_0"]["kernel"].transpose(3, 2, 0, 1)}
+    arrays = {"main.0.weight": params["conv_0"]["kernel"].transpose(3, 2, 0, 1)}
     for i, place in zip((1, 2, 3), itertools.count(2, 3), strict=False):
-        found[f"main.{place}.weight"] = params[f"conv_{i}"]["kernel"].transpose(3, 2, 0, 1)
+        arrays[f"main.{place}.weight"] = params[f"conv_{i}"]["kernel"].transpose(3, 2, 0, 1)
         norm, stat = params[f"norm_{i}"], stats[f"norm_{i}"]
         values = (norm["scale"], norm["bias"], stat["mean"], stat["var"])
-        found |= {f"main.{place + 1}.{key}": value for key, value in zip(torch_networks.NORM[:4], values, strict=True)}
-    found["main.11.weight"] = params["logit"]["kernel"].reshape(4, 4, -1, 1).transpose(3, 2, 0, 1)
-    return found
+        arrays |= {f"main.{place + 1}.{key}": value for key, value in zip(torch_networks.NORM[:4], values, strict=True)}
+    arrays["main.11.weight"] = params["logit"]["kernel"].reshape(4, 4, -1, 1).transpose(3, 2, 0, 1)
+    return arrays
 
 
 @pytest.mark.parametrize(
@@ -209,12 +209,12 @@ def test_pytorch_reads_what_is_written(files, golden):
     program = (
         "import sys, torch\n"
         "for name in ('netG', 'netD'):\n"
-        "    found = torch.load(f'{sys.argv[1]}/{name}.pth', weights_only=True)\n"
-        "    print(sum(float(tensor.double().sum()) for tensor in found.values()))\n"
+        "    tensors = torch.load(f'{sys.argv[1]}/{name}.pth', weights_only=True)\n"
+        "    print(sum(float(tensor.double().sum()) for tensor in tensors.values()))\n"
     )
-    told = subprocess.run([sys.executable, "-c", program, files], capture_output=True, text=True, check=True).stdout
+    output = subprocess.run([sys.executable, "-c", program, files], capture_output=True, text=True, check=True).stdout
     expected = [sum(float(array.astype(np.float64).sum()) for array in golden[name].values()) for name in NETS]
-    np.testing.assert_allclose([float(line) for line in told.split()], expected, rtol=1e-12)
+    np.testing.assert_allclose([float(line) for line in output.split()], expected, rtol=1e-12)
 
 
 def write_golden():
@@ -258,9 +258,9 @@ def write_golden():
             content[name] = {f"main.{key}": value.clone() for key, value in network.state_dict().items()}
         for name, network in networks.items():
             for mode in ("eval", "train"):
-                found = getattr(network, mode)()(inputs[name])
-                found = found.permute(0, 2, 3, 1)[:, ::7, ::5].contiguous() if name == "netG" else found.reshape(-1)
-                content[f"{name}_{mode}"] = found
+                output = getattr(network, mode)()(inputs[name])
+                output = output.permute(0, 2, 3, 1)[:, ::7, ::5].contiguous() if name == "netG" else output.reshape(-1)
+                content[f"{name}_{mode}"] = output
     torch.save(content, GOLDEN)
 
 

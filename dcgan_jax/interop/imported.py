@@ -107,7 +107,7 @@ def _generated(config: ConfigDict, average: state.Average) -> Iterator[tuple[Arr
     generator, size = models.from_config(config)[0], batch_norm.RECOMPUTE_BATCH
 
     @jax.jit
-    def generate(variables: state.Tree, indices: Array) -> Array:
+    def generate(variables: state.Tree, indices: Array) -> Any:
         z = latent.draw(latent.key(config.seed, latent.SAMPLE), indices, config.latent_dim, config.prior)
         return generator.apply(variables, z)
 

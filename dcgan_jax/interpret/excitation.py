@@ -35,7 +35,7 @@ class Peaks(NamedTuple):
 @functools.partial(jax.jit, static_argnums=(0, 2))
 def _highest(network: models.Discriminator, variables: Tree, layer: int, images: Array) -> tuple[Array, Array]:
     """The highest activation of each feature in each image, and its flat position: [F, B] both."""
-    maps = maps_of(network, variables, to_unit_range(images))[layer]
+    maps = maps_of(network, variables, jnp.asarray(to_unit_range(images)))[layer]
     flat = maps.reshape(len(maps), -1, maps.shape[-1])
     return flat.max(1).T, flat.argmax(1).T
 

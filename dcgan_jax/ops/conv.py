@@ -10,7 +10,7 @@ functions below:
 
 They form a closed set: the derivatives of each, of any order, are the other two. Stated to JAX in this way, every
 gradient, also of a gradient penalty, runs as one of three fast kernels. What automatic differentiation makes of the
-weights of a transposed convolution is an order of magnitude slower on CPU (`benchmarks/conv_transpose.py`).
+weights of a transposed convolution is an order of magnitude slower on CPU (`benchmarks/layers.py`).
 
 Each of the three has more than one exact formulation. Accelerators run XLA's convolution; a CPU runs Winograd's form of
 it (`dcgan_jax.winograd`) where that saves work, and the weight gradient of few channels as one matrix product.

@@ -1,11 +1,16 @@
 """Pixels as networks see them: uint8 images to [-1, 1] and back."""
 
+from typing import TypeVar
+
 import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
 
-def to_unit_range(images: Array | np.ndarray, dtype: DTypeLike = np.float32) -> Array | np.ndarray:
+Images = TypeVar("Images", Array, np.ndarray)
+
+
+def to_unit_range(images: Images, dtype: DTypeLike = np.float32) -> Images:
     """uint8 images to [-1, 1]; numpy arrays give numpy arrays."""
     return images.astype(dtype) / np.asarray(127.5, dtype) - np.asarray(1, dtype)
 

@@ -189,15 +189,17 @@ def read(workdir: str | Path, step: int | None = None) -> tuple[Tree, dict[str, 
 
 def set_aside(workdir: Path, newer_than: int, folder: Path | None = None) -> None:
     """Moves the checkpoints newer than a step, which are damaged, to `damaged` or another folder; none is lost."""
-    for step in steps(workdir):
-        if step <= newer_than:
-            continue
+    moved = [step for step in steps(workdir) if step > newer_than]
+    for step in moved:
         kept = folder or workdir / "damaged"
         kept.mkdir(exist_ok=True)
         names = (kept / (f"{step}-{copy}" if copy else str(step)) for copy in range(2**31))
         free = next(path for path in names if not path.exists())
         (workdir / "checkpoints" / str(step)).rename(free)
-        log.warning("checkpoint: the %s one of step %d is now %s", "collapsed" if folder else "damaged", step, free)
+        if not folder:
+            log.warning("checkpoint: the damaged one of step %d is now %s", step, free)
+    if folder and moved:
+        log.warning("checkpoint: %d from step %d on are now in %s", len(moved), moved[0], folder)
 
 
 def restore(workdir: str | Path, expected: "GANState", step: int | None = None) -> tuple["GANState", dict[str, Any]]:

@@ -1,0 +1,105 @@
+"""What the loop calls every so many steps: one snapshot for all, and a rate that is of training alone."""
+
+import json
+import time
+
+import jax
+import pytest
+
+from dcgan_jax import inference, train
+from dcgan_jax.run import checkpoint, hooks, monitor, prepare
+from dcgan_jax.runtime import signals
+
+
+class FakeTime:
+    """A clock that stands still but for what `takes`."""
+
+    def __init__(self):
+        self.now, self.time = 0.0, time.time
+
+    def perf_counter(self):
+        return self.now
+
+    def takes(self, seconds, function):
+        def slow(*arguments, **keywords):
+            self.now += seconds
+            return function(*arguments, **keywords)
+
+        return slow
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = FakeTime()
+    monkeypatch.setattr(monitor, "time", clock)
+    return clock
+
+
+def test_a_lap_counts_steps_outside_of_pauses(clock):
+    measured = monitor.Clock()
+    clock.now += 2
+    with measured.paused():
+        clock.now += 100
+    measured.count(8, in_pause=False)
+    measured.count(1, in_pause=True)
+    assert list(measured.waiting(iter(range(3)))) == [0, 1, 2]
+    assert measured.lap() == (4, 0)
+    clock.now += 4
+    measured.count(2, in_pause=False)
+    assert measured.lap() == (0.5, 0), "a lap begins where the last one ended"
+
+
+def test_the_time_until_a_batch_is_there_is_waiting(clock):
+    measured = monitor.Clock()
+
+    def batches():
+        for batch in range(3):
+            clock.now += 1
+            yield batch
+
+    for _ in measured.waiting(batches()):
+        clock.now += 3
+        measured.count(1, in_pause=False)
+    assert measured.lap() == (3 / 12, 3 / 12)
+
+
+def test_the_first_call_counts_with_its_compilation_if_there_is_no_other(clock):
+    measured = monitor.Clock()
+    with measured.paused():
+        clock.now += 10
+    measured.count(1, in_pause=True)
+    assert measured.lap() == (0.1, 0)
+
+
+def test_images_per_second_are_of_training_alone(tiny, tmp_path, monkeypatch, clock):
+    # The results of a step come after a second, and everything between steps takes twenty.
+    monkeypatch.setattr(signals.StopVote, "count", clock.takes(1, signals.StopVote.count))
+    monkeypatch.setattr(inference.TrainedGAN, "sample", clock.takes(20, inference.TrainedGAN.sample))
+    monkeypatch.setattr(hooks, "recalibrate", clock.takes(20, inference.recalibrate))
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", clock.takes(20, checkpoint.Checkpoints.save))
+    monkeypatch.setattr(prepare, "_evaluator", lambda config: clock.takes(20, lambda read, step: []))
+    config = tiny(
+        num_steps=8, log_every=1, sample_every=3, checkpoint_every=4, eval_every=2, eval_metrics="fid10k_train"
+    )
+    train.train(config, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["images_per_sec"] for line in lines] == [config.batch_size] * 8
+    assert {line["data_wait"] for line in lines} == {0}
+
+
+def test_a_moment_has_one_snapshot_for_all_hooks(tiny, tmp_path, monkeypatch):
+    made, seen = [], []
+    recalibrate = inference.recalibrate
+    monkeypatch.setattr(hooks, "recalibrate", lambda *a: made.append(1) or recalibrate(*a))
+    monkeypatch.setattr(prepare, "_evaluator", lambda config: lambda read, step: seen.append(read([0])) or [])
+    config = tiny(
+        num_steps=2, log_every=1, sample_every=2, checkpoint_every=2, eval_every=2, eval_metrics="fid10k_train"
+    )
+    state = train.train(config, tmp_path)
+    assert len(made) == 2, "before the first step, and after the last"
+    assert len(seen) == 1
+    saved = inference.TrainedGAN(config, checkpoint.read(tmp_path)[0])
+    assert (seen[0] == saved.sample(1)).all()
+    assert jax.tree.all(
+        jax.tree.map(lambda a, b: (a == b).all(), saved.generator_variables["params"], state.ema.params)
+    )
