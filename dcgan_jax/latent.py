@@ -1,4 +1,4 @@
-"""The prior over z, drawn one example at a time, and ways through it.
+"""The prior over z, drawn one example at a time; interpolation and arithmetic with z.
 
 Noise is a function of (seed, stream, step, index in the global batch). Nothing random is carried or saved, and neither
 the number of devices nor the size of a batch changes what an example gets.
@@ -12,7 +12,7 @@ from jax import Array
 
 # Streams of randomness: what a key is for. FRESH is the generator's own z if it does not share the discriminator's.
 INIT, TRAIN, FRESH, SAMPLE, RECALIBRATE, FLIP, AUGMENT_REAL, AUGMENT_FAKE = range(8)
-PARALLEL = 1e-3  # the sine of an angle that float32 can no longer tell from none
+MIN_SINE = 1e-3  # of an angle that float32 can tell from zero
 
 
 def key(seed: int | Array, stream: int, step: int | Array = 0) -> Array:
@@ -43,20 +43,20 @@ def linear(start: Array, end: Array, share: Array) -> Array:
 def spherical(start: Array, end: Array, share: Array) -> Array:
     """Points on the arc from start [Z] to end [Z] about the origin, at shares [S] of its angle: [S, Z].
 
-    A Gaussian z lies near a sphere, which a straight line leaves. Lengths change linearly on the way (Shoemake 1985).
-    Between points in the same direction, or in opposite ones, there is no one arc: the way is a straight line.
+    A Gaussian z lies near a sphere, which a straight line leaves. Lengths change linearly (Shoemake 1985). Between
+    points in the same or in opposite directions there is no unique arc, so the points lie on a straight line.
     """
     lengths = jnp.linalg.norm(start), jnp.linalg.norm(end)
     directions = start / lengths[0], end / lengths[1]
     angle = jnp.arccos(jnp.clip(jnp.dot(*directions), -1, 1))
     first, second = jnp.sin((1 - share) * angle)[:, None], jnp.sin(share * angle)[:, None]
-    arc = (first * directions[0] + second * directions[1]) / jnp.maximum(jnp.sin(angle), PARALLEL)
+    arc = (first * directions[0] + second * directions[1]) / jnp.maximum(jnp.sin(angle), MIN_SINE)
     lengthened = linear(lengths[0][None], lengths[1][None], share) * arc
-    return jnp.where(jnp.sin(angle) > PARALLEL, lengthened, linear(start, end, share))
+    return jnp.where(jnp.sin(angle) > MIN_SINE, lengthened, linear(start, end, share))
 
 
 def walk(points: Array, steps: int, between: Callable[[Array, Array, Array], Array] = linear) -> Array:
-    """A closed walk through points [P, Z], in this many steps from each to the next: [P, steps, Z]."""
+    """A closed walk through points [P, Z], with so many steps from each to the next: [P, steps, Z]."""
     share = jnp.arange(steps) / steps
     ways = [between(start, end, share) for start, end in zip(points, jnp.roll(points, -1, axis=0), strict=True)]
     return jnp.stack(ways)
@@ -68,5 +68,5 @@ def arithmetic(plus: Array, minus: Array, other: Array) -> Array:
 
 
 def turn(left: Array, right: Array) -> Array:
-    """The way from what is common to `right` [N, Z] to what is common to `left` [N, Z]: [Z] (section 6.3.2)."""
+    """The vector from the mean of `right` [N, Z] to the mean of `left` [N, Z]: [Z] (section 6.3.2)."""
     return left.mean(0) - right.mean(0)

@@ -21,8 +21,8 @@ EXACT = (*SMALL, "--config.dtype=float64", "--config.num_classes=10", "--config.
 EXACT = (*EXACT, "--config.checkpoint_every=1000", "--config.sample_every=1000")
 
 
-def train_exactly(workdir, steps, processes, devices, *more):
-    arguments = (*EXACT, f"--config.num_steps={steps}", f"--workdir={workdir}", *more)
+def train_exactly(workdir, steps, processes, devices, *flags):
+    arguments = (*EXACT, f"--config.num_steps={steps}", f"--workdir={workdir}", *flags)
     if processes == 1:
         done = launch("train", *arguments, devices=devices, JAX_ENABLE_X64="1")
         assert done.returncode == 0, done.stderr
@@ -31,13 +31,14 @@ def train_exactly(workdir, steps, processes, devices, *more):
         assert job.wait() == [0] * processes, job.told()
 
 
-def assert_equal_runs(one, other, every=1):
+def assert_equal_runs(one, other, logged):
     (one_tree, one_meta), (other_tree, other_meta) = checkpoint.read(one), checkpoint.read(other)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-8), one_tree, other_tree)
     assert one_meta["data"] == other_meta["data"]
-    for a, b in zip(lines(one)[every - 1 :: every], lines(other), strict=True):
-        assert a["step"] == b["step"]
-        assert a["d_loss"] == pytest.approx(b["d_loss"], abs=1e-8)
+    assert [line["step"] for line in lines(other)] == logged
+    by_step = {line["step"]: line for line in lines(one)}
+    for line in lines(other):
+        assert line["d_loss"] == pytest.approx(by_step[line["step"]]["d_loss"], abs=1e-8)
 
 
 def lines(workdir):
@@ -52,21 +53,19 @@ def alone(made_once):
     return workdir
 
 
-def test_a_run_goes_on_with_other_processes_and_devices(alone, tmp_path):
-    for steps, processes, count in ((4, 2, 2), (7, 1, 1), (10, 1, 4)):
-        train_exactly(tmp_path / "run", steps, processes, count)
-    assert_equal_runs(alone, tmp_path / "run")
+def test_other_processes_and_devices_train_the_same_network(alone, tmp_path):
+    # A call of five steps and one of a single step by 2 processes with 2 devices each; then 1 device, then 4.
+    train_exactly(tmp_path / "run", 6, 2, 2, "--config.log_every=5", "--config.steps_per_call=5")
+    train_exactly(tmp_path / "run", 8, 1, 1)
+    train_exactly(tmp_path / "run", 10, 1, 4)
+    assert_equal_runs(alone, tmp_path / "run", logged=[5, 6, 7, 8, 9, 10])
 
 
 @pytest.mark.nightly
-def test_four_processes_train_the_same_network(alone, tmp_path):
-    train_exactly(tmp_path / "run", 10, 4, 1)
-    assert_equal_runs(alone, tmp_path / "run")
-
-
-def test_processes_and_devices_may_make_several_steps_a_call(alone, tmp_path):
-    train_exactly(tmp_path / "run", 10, 2, 2, "--config.log_every=5", "--config.steps_per_call=5")
-    assert_equal_runs(alone, tmp_path / "run", every=5)
+@pytest.mark.parametrize(("processes", "devices"), [(4, 1), (2, 2), (1, 4)])
+def test_a_whole_run_by_processes_and_devices(alone, tmp_path, processes, devices):
+    train_exactly(tmp_path / "run", 10, processes, devices)
+    assert_equal_runs(alone, tmp_path / "run", logged=list(range(1, 11)))
 
 
 def wait_for_steps(job, workdir, count=5):

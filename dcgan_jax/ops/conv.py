@@ -13,7 +13,7 @@ gradient, also of a gradient penalty, runs as one of three fast kernels. What au
 weights of a transposed convolution is an order of magnitude slower on CPU (`benchmarks/layers.py`).
 
 Each of the three has more than one exact formulation. Accelerators run XLA's convolution; a CPU runs Winograd's form of
-it (`dcgan_jax.winograd`) where that saves work, and the weight gradient of few channels as one matrix product.
+it (`dcgan_jax.ops.winograd`) if that saves work, and the weight gradient of few channels as one matrix product.
 
 Shapes: images [B, H, W, I], kernel [k, k, I, O], maps [B, H/stride, W/stride, O]; note that conv_transpose maps the
 kernel's *last* axis to the one before it. Padding is symmetric, (k - stride) / 2 rounded up on each side, as in the
@@ -29,8 +29,8 @@ from jax import Array, lax
 
 from dcgan_jax.ops import winograd
 
-# Channels below which a CPU gains nothing from Winograd's transforms, measured by `benchmarks/layers.py`.
-FEW = 16
+# With fewer channels a CPU gains nothing from Winograd's transforms, measured by `benchmarks/layers.py`.
+MIN_WINOGRAD_CHANNELS = 16
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
@@ -67,10 +67,10 @@ def conv_transpose(maps: Array, kernel: Array, stride: int) -> Array:
 def conv_of_constant_maps(
     convolve: Callable[[Array, Array, int], Array], values: Array, kernel: Array, stride: int, size: tuple[int, ...]
 ) -> Array:
-    """What `conv` or `conv_transpose` makes of maps whose features [B, F] are the same at all positions.
+    """`conv` or `conv_transpose` of maps that are constant over all positions, given by their values [B, F].
 
-    size: height and width of these maps. Each position of the result is the sum of the taps of the kernel that fall
-    inside there: one small product, however many features there are, such as one-hot labels.
+    size: height and width of the maps. Each position of the result sums the kernel's taps that fall inside the map: one
+    small product, however many channels there are. One-hot labels are such maps.
     """
     side, taps = kernel.shape[0], kernel.shape[0] ** 2
     one_tap_each = jnp.eye(taps, dtype=values.dtype).reshape(side, side, 1, taps)
@@ -91,12 +91,18 @@ def _kernel_gradient(images: Array, maps: Array, stride: int, kernel_size: int) 
     plain = functools.partial(_plain_kernel_gradient, stride=stride, kernel_size=kernel_size)
     by_patches = functools.partial(_patches_kernel_gradient, stride=stride, kernel_size=kernel_size)
     shape = (kernel_size, kernel_size, images.shape[-1], maps.shape[-1])
-    on_cpu = by_winograd if _suits_winograd(shape, stride) else by_patches if images.shape[-1] < FEW else plain
+    on_cpu = (
+        by_winograd
+        if _suits_winograd(shape, stride)
+        else by_patches
+        if images.shape[-1] < MIN_WINOGRAD_CHANNELS
+        else plain
+    )
     return _choose(plain, on_cpu, images, maps)
 
 
 def _choose(plain: Callable[[Array, Array], Array], on_cpu: Callable[[Array, Array], Array], *arrays: Array) -> Array:
-    """The formulation for the platform that the program is compiled for."""
+    """Runs the formulation for the platform that the program is compiled for."""
 
     def in_float32(*arrays: Array) -> Array:
         # XLA's CPU code for half precision is slower than single, and sums worse.
@@ -111,7 +117,7 @@ def _choose(plain: Callable[[Array, Array], Array], on_cpu: Callable[[Array, Arr
 
 def _suits_winograd(kernel_shape: tuple[int, ...], stride: int) -> bool:
     """Whether products outweigh the transforms: with enough channels on both sides (`benchmarks/layers.py`)."""
-    return stride == 2 and kernel_shape[0] in winograd.KERNEL_SIZES and min(kernel_shape[2:]) >= FEW
+    return stride == 2 and kernel_shape[0] in winograd.KERNEL_SIZES and min(kernel_shape[2:]) >= MIN_WINOGRAD_CHANNELS
 
 
 def _plain_conv(images: Array, kernel: Array, stride: int) -> Array:

@@ -6,7 +6,6 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
-
 Images = TypeVar("Images", Array, np.ndarray)
 
 

@@ -1,9 +1,10 @@
 """Winograd's minimal filtering for convolutions of stride 2: the same sums with half the multiplications.
 
-Along one axis, call padded pixel 2c + q phase q of cell c, and kernel tap 2t + q likewise. Then the convolution is
+Along one axis, call padded pixel 2c + q phase q of cell c, and kernel tap 2t + q phase q of tap t. Then the convolution
+is
     maps[p] = sum over t of cells[p + t] * taps[t],  summed over the two phases too,
-a correlation of stride 1 with r = 2 taps (kernels of 3 and 4) or 3 (kernels of 5 and 6), and two neighbouring outputs
-of such a one need r + 1 multiplications, not 2r (Winograd 1980; Lavin and Gray 2016, arXiv 1509.09308, section 4):
+a correlation of stride 1 with r = 2 taps (kernels of 3 and 4) or 3 (kernels of 5 and 6), two neighbouring outputs of
+which need r + 1 multiplications, not 2r (Winograd 1980; Lavin and Gray 2016, arXiv 1509.09308, section 4):
     (maps[0], maps[1]) = A^T [(B cells) * (G taps)],  A, B, G constant.
 An odd kernel lacks the last tap of phase 1; its product there is zero and left out. On both axes together that leaves
 9/16 of the multiplications of a 4x4 kernel and 49/100 of a 5x5 one. Each product becomes a matrix product over tiles
@@ -11,11 +12,11 @@ of 2x2 outputs, [tiles, phases * I] by [phases * I, O].
 
 Seen as one number, linear in each of three, <conv(images, kernel), maps> is the sum over products and tiles of
     V * U * M  with  V = B images, U = G kernel, M = A maps,
-so the three functions of `dcgan_jax.conv` are the three ways to leave one factor open. What is written as a transpose
-here could be `jax.linear_transpose` of its partner, but that makes of slices a sum of padded arrays, which XLA runs ten
-times slower on a CPU than arrays that are stacked.
+so the three functions of `dcgan_jax.ops.conv` are the three ways to leave one factor open. The transposes could be
+written as `jax.linear_transpose` of their partners, but that turns slices into sums of padded arrays, which XLA runs
+ten times slower on a CPU than stacked arrays.
 
-Shapes as in `dcgan_jax.conv`: images [B, H, W, I] with even sides, kernel [k, k, I, O] with k from 3 to 6, maps
+Shapes as in `dcgan_jax.ops.conv`: images [B, H, W, I] with even sides, kernel [k, k, I, O] with k from 3 to 6, maps
 [B, H/2, W/2, O]; `pad` pixels of zeros on each side.
 """
 
