@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from dcgan_jax.config import layers
 from dcgan_jax.ops.batch_norm import Norm, batch_norm
 from dcgan_jax.ops.conv import conv, conv_of_constant_maps, conv_transpose
+from dcgan_jax.ops.dtypes import at_least_float32
 
 WEIGHT_INIT = nn.initializers.normal(0.02)  # section 3 of the paper
 LEAK = 0.2
@@ -59,7 +60,7 @@ class Conv(nn.Module):
         inputs = x.shape[-1] + (0 if one_hot is None else one_hot.shape[-1])
         channels = (self.features, inputs) if self.transpose else (inputs, self.features)
         shape = (self.kernel_size, self.kernel_size, *channels)
-        kernel = self.param("kernel", WEIGHT_INIT, shape, jnp.promote_types(x.dtype, jnp.float32))
+        kernel = self.param("kernel", WEIGHT_INIT, shape, at_least_float32(x.dtype))
         kernel = self.weight_norm(name="weight_norm", train=train)(kernel).astype(x.dtype)
         convolve = conv_transpose if self.transpose else conv
         if one_hot is None:
@@ -79,7 +80,7 @@ class Dense(nn.Module):
     def __call__(self, x: Array, one_hot: Array | None = None, *, train: bool = False) -> Array:
         x = x if one_hot is None else jnp.concatenate([x, one_hot], axis=-1)
         shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", WEIGHT_INIT, shape, jnp.promote_types(x.dtype, jnp.float32))
+        kernel = self.param("kernel", WEIGHT_INIT, shape, at_least_float32(x.dtype))
         return x @ self.weight_norm(name="weight_norm", train=train)(kernel).astype(x.dtype)
 
 
@@ -167,7 +168,7 @@ class Generator(Network):
         return self._image(last(x, one_hot, train=train))
 
     def _image(self, x: Array) -> Array:
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = x.astype(at_least_float32(x.dtype))
         return jnp.tanh(x) if self.output == "tanh" else 2 * nn.sigmoid(x) - 1
 
 
@@ -202,7 +203,7 @@ class Discriminator(Network):
             x = self.activation(x)
         logits = self._dense(self.outputs, "logit")(x, one_hot, train=train)
         logits = logits[:, 0] if self.outputs == 1 else logits
-        return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        return logits.astype(at_least_float32(logits.dtype))
 
 
 def from_config(config: ConfigDict, axis_name: str | None = None) -> tuple[Generator, Discriminator]:

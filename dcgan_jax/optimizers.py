@@ -39,4 +39,8 @@ def moving_average(average: Tree, params: Tree, step: Array, decay: float) -> Tr
     keep its random initial weights for long (the schedule of TensorFlow's ExponentialMovingAverage).
     """
     keep = jnp.minimum(decay, (1 + step) / (10 + step))
-    return jax.tree.map(lambda old, new: (keep * old + (1 - keep) * new).astype(old.dtype), average, params)
+
+    def move(old: Array, new: Array) -> Array:
+        return keep.astype(old.dtype) * old + (1 - keep).astype(old.dtype) * new
+
+    return jax.tree.map(move, average, params)

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from dcgan_jax import augment, latent, models, optimizers
 from dcgan_jax.augment import Augment
 from dcgan_jax.losses import LOSSES, Loss, Penalty, penalised
+from dcgan_jax.ops.dtypes import at_least_float32
 from dcgan_jax.ops.pixels import to_unit_range
 from dcgan_jax.optimizers import Optimizers, moving_average
 from dcgan_jax.state import GANState, NetworkState, Tree
@@ -116,12 +117,12 @@ def _parts(method: Method, step: Array, batch: Batch) -> list[_Examples]:
     count = method.discriminator_steps
     size = batch["images"].shape[0] // count
     first = jax.lax.axis_index(method.axis_name) * size if method.axis_name else 0
-    indices = first + jnp.arange(size)
+    indices = first + jnp.arange(size, dtype=jnp.int32)
     parts = []
     for i in range(count):
         part = {name: array[i * size : (i + 1) * size] for name, array in batch.items()}
         number = step * count + i
-        dtype = jnp.promote_types(method.generator.dtype, jnp.float32)
+        dtype = at_least_float32(method.generator.dtype)
         images = to_unit_range(part["images"], dtype)
         images = method.flip(images, latent.key(method.seed, latent.FLIP, number), indices)
         parts.append(_Examples(images, part.get("labels"), number, indices))

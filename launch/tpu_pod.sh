@@ -1,26 +1,26 @@
 #!/usr/bin/env bash
-# Trains on a Cloud TPU slice: creates or reuses it, installs the last commit of this checkout on all workers, trains, streams the log,
-# starts again after a preemption, and deletes the slice that it created.
+# Trains on a Cloud TPU slice: creates or reuses it, installs the last commit of this checkout on all workers, trains,
+# streams the log, restarts after a preemption, and deletes the slice if it created it.
 set -euo pipefail
 
 usage() {
   cat <<'EOF'
 launch/tpu_pod.sh --name=NAME --zone=ZONE --type=TYPE --bucket=BUCKET [options] -- --config=configs/NAME.py [flags]
 
-What follows -- are flags of launch/train.py, but for --workdir and --config.data.prepared: both are in the bucket,
-which is mounted on all workers.
+After -- come flags of launch/train.py, without --workdir and --config.data.prepared: both are in the bucket, which is
+mounted on all workers.
 
-  --name=NAME        of the slice, and of the folder BUCKET/NAME in which the run is kept
+  --name=NAME        name of the slice; the run directory is BUCKET/NAME
   --zone=ZONE        such as us-central2-b
   --type=TYPE        such as v4-32
-  --bucket=BUCKET    a bucket of Cloud Storage in the same region, with a hierarchical namespace: only there does a
-                     checkpoint appear under its name at once and whole
-  --project=PROJECT  the one of gcloud's settings by default
-  --version=VERSION  of the TPU's software; tpu-ubuntu2204-base by default
-  --queued           ask for the slice by a queued resource, and wait for it
-  --spot             a slice that may be preempted, at a lower price
-  --retries=N        how often to start again after a preemption or a failure; 20 by default
-  --keep             leave the slice running afterwards: it goes on to cost
+  --bucket=BUCKET    a bucket of Cloud Storage in the same region, with a hierarchical namespace: without one, checkpoints
+                     do not appear under their name in one operation
+  --project=PROJECT  by default the one in gcloud's settings
+  --version=VERSION  version of the TPU's software; by default tpu-ubuntu2204-base
+  --queued           request the slice as a queued resource, and wait for it
+  --spot             a slice that costs less and may be preempted
+  --retries=N        restarts after a preemption or a failure; 20 by default
+  --keep             leave the slice running afterwards; it continues to cost money
   --dry-run          print the commands instead of running them
 EOF
 }
@@ -87,17 +87,18 @@ run() {
 
 tpu() { run gcloud compute tpus tpu-vm "$@" "${where[@]}"; }
 
-# READY, another word of Google's, or MISSING. Whatever else goes wrong must not look as if there were no slice.
+# Prints the slice's state (READY or another of Google's), or MISSING. Fails if the state cannot be found out: that must
+# not look as if there were no slice.
 state() {
-  local told
+  local output
   if $dry_run; then
     echo MISSING
-  elif told=$(gcloud compute tpus tpu-vm describe "$name" "${where[@]}" --format='value(state)' 2>&1); then
-    echo "$told"
-  elif [[ $told == *NOT_FOUND* || $told == *"not found"* ]]; then
+  elif output=$(gcloud compute tpus tpu-vm describe "$name" "${where[@]}" --format='value(state)' 2>&1); then
+    echo "$output"
+  elif [[ $output == *NOT_FOUND* || $output == *"not found"* ]]; then
     echo MISSING
   else
-    echo "$told" >&2
+    echo "$output" >&2
     return 1
   fi
 }
@@ -131,8 +132,8 @@ create() {
 
 install() {
   local archive=${TMPDIR:-/tmp}/$name.tar.gz
-  # A process that an earlier connection left behind holds the TPU: it is asked to save, and then killed.
-  # The TPU's own Python is older than JAX wants; uv brings one.
+  # A process left over from an earlier connection holds the TPU: it is asked to save, and then killed.
+  # The TPU's own Python is too old for JAX; uv installs a newer one.
   run git archive --format=tar.gz --prefix=dcgan_jax/ --output="$archive" HEAD &&
     tpu scp "$archive" "$name:dcgan_jax.tar.gz" --worker=all &&
     tpu ssh "$name" --worker=all --command="set -e
@@ -163,11 +164,11 @@ train() {
     code=0
     return
   fi
-  # Not there where the connection broke, or the slice is gone.
+  # The file is missing if the connection broke or the slice is gone.
   code=$(gcloud compute tpus tpu-vm ssh "$name" "${where[@]}" --worker=0 --command='cat exit_code') || code=lost
 }
 
-# shellcheck disable=SC2329 # by the trap
+# shellcheck disable=SC2329 # called by the trap
 finish() {
   if $created && ! $keep; then
     delete || echo "error: $name could not be deleted, and costs" >&2
@@ -180,16 +181,16 @@ trap finish EXIT
 code=lost
 for ((attempt = 0; attempt <= retries; attempt++)); do
   ((attempt == 0)) || sleep 30
-  found=$(state) || die "the state of $name cannot be told; mend that, and start again"
-  case $found in
+  current=$(state) || die "the state of $name cannot be told; mend that, and start again"
+  case $current in
     READY) ;;
     MISSING)
-      # Its place in the queue outlives a slice that was preempted.
+      # The queued resource still exists after its slice was preempted.
       if $created && $queued; then delete || true; fi
       create || continue
       ;;
     *)
-      $created || die "$name is $found, and was not created here; start it, delete it, or pass another --name"
+      $created || die "$name is $current, and was not created here; start it, delete it, or pass another --name"
       delete || true # preempted, or broken
       create || continue
       ;;

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "dcgan_jax"
 # a room that lie on another level than the rest of it are named.
 LEVELS = [
     {"runtime.errors", "runtime.versions", "runtime.signals", "runtime.compile_cache", "runtime.malloc"},
-    {"runtime.files", "ops.pixels", "ops.chunks", "ops.winograd", "latent", "augment", "losses"},
+    {"runtime.files", "ops.dtypes", "ops.pixels", "ops.chunks", "ops.winograd", "latent", "augment", "losses"},
     {"runtime", "fields", "ops"},
     {"config"},
     {"models", "data", "optimizers"},

@@ -15,6 +15,20 @@ from dcgan_jax.ops import pixels
 from dcgan_jax.runtime import devices
 
 
+@pytest.fixture(autouse=True)
+def _strict(monkeypatch):
+    """No array is broadcast to another rank, or cast to another dtype, unless the code says so."""
+    apply_gradients = steps._apply_gradients
+
+    def with_optax(*arguments):
+        with jax.numpy_dtype_promotion("standard"):  # optax has float ** int32
+            return apply_gradients(*arguments)
+
+    monkeypatch.setattr(steps, "_apply_gradients", with_optax)
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
+
+
 def batch_of(config, seed=0):
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (config.batch_size, *config.image_size, config.channels), np.uint8)
@@ -96,7 +110,7 @@ def reference_step(config, current, batch):
     generator, discriminator = models.from_config(config)
     optimizer = optimizers.from_config(config)
     labels = jnp.asarray(batch["labels"]) if "labels" in batch else None
-    real = jnp.asarray(batch["images"]) / 127.5 - 1.0
+    real = jnp.asarray(batch["images"]).astype(float) / 127.5 - 1.0
 
     def z(stream):
         key = latent.key(config.seed, stream, current.step)
@@ -107,7 +121,8 @@ def reference_step(config, current, batch):
         return network.apply(variables, x, labels, train=True, mutable=["batch_stats"])
 
     def learn(network, gradients, stats, optimizer):
-        updates, opt_state = optimizer.update(gradients, network.opt_state, network.params)
+        with jax.numpy_dtype_promotion("standard"):  # optax has float ** int32
+            updates, opt_state = optimizer.update(gradients, network.opt_state, network.params)
         return state.NetworkState(optax.apply_updates(network.params, updates), {"batch_stats": stats}, opt_state)
 
     old_generator, old_discriminator = current.generator, current.discriminator

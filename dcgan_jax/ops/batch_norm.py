@@ -23,6 +23,7 @@ import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
 
+from dcgan_jax.ops.dtypes import at_least_float32
 from dcgan_jax.ops.pixels import to_unit_range
 
 Tree = Any
@@ -55,7 +56,7 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, groups: int = 1) -> Array:
-        features, dtype = x.shape[-1:], jnp.promote_types(x.dtype, jnp.float32)
+        features, dtype = x.shape[-1:], at_least_float32(x.dtype)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, features, dtype)
         running_var = self.variable("batch_stats", "var", jnp.ones, features, dtype)
         y = x.astype(dtype).reshape(groups, -1, *x.shape[1:])

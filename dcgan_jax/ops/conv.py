@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from dcgan_jax.ops import winograd
+from dcgan_jax.ops.dtypes import at_least_float32
 
 # With fewer channels a CPU gains nothing from Winograd's transforms, measured by `benchmarks/layers.py`.
 MIN_WINOGRAD_CHANNELS = 16
@@ -107,7 +108,7 @@ def _choose(plain: Callable[[Array, Array], Array], on_cpu: Callable[[Array, Arr
     def in_float32(*arrays: Array) -> Array:
         # XLA's CPU code for half precision is slower than single, and sums worse.
         dtype = jnp.result_type(*arrays)
-        wide = jnp.promote_types(dtype, jnp.float32)
+        wide = at_least_float32(dtype)
         return on_cpu(*(x.astype(wide) for x in arrays)).astype(dtype)
 
     if on_cpu is plain and jnp.result_type(*arrays) in (jnp.float32, jnp.float64):

@@ -7,18 +7,18 @@ usage() {
 launch/kubernetes/jobset.sh --name=NAME --image=IMAGE --claim=CLAIM --gpus=N [--nodes=N] [options] -- --config=FILE [flags]
 launch/kubernetes/jobset.sh --name=NAME --image=IMAGE --claim=CLAIM --tpu=TYPE --topology=AxB --nodes=N [options] -- ...
 
-What follows -- are flags of launch/train.py, but for --workdir and --config.data.prepared: both are on the claim.
+After -- come flags of launch/train.py, without --workdir and --config.data.prepared: both are on the claim.
 
-  --name=NAME        of the job, and of the folder of the run
-  --image=IMAGE      in which this repository is installed in its working folder, with [cuda] or [tpu]
+  --name=NAME        name of the job and of the run directory
+  --image=IMAGE      image with this repository installed in its working folder, with [cuda] or [tpu]
   --claim=CLAIM      a PersistentVolumeClaim that all nodes may write to (ReadWriteMany)
-  --gpus=N           GPUs of each node; one process takes them all
+  --gpus=N           GPUs of each node; one process uses them all
   --tpu=TYPE         such as tpu-v5-lite-podslice, with --topology, such as 4x4, and as --nodes its number of machines
   --chips=N          TPU chips of each machine; 4 by default
-  --nodes=N          1 by default
-  --max-restarts=N   of the whole job, after preemptions and failures; 100 by default
-  --grace=SECONDS    between a preemption and the end; 25 by default, the most that GKE's spot machines give
-  --spot             on GKE's spot machines
+  --nodes=N          number of nodes; 1 by default
+  --max-restarts=N   restarts of the whole job after preemptions and failures; 100 by default
+  --grace=SECONDS    time between a preemption's signal and the kill; 25 by default, the most on GKE's spot machines
+  --spot             use GKE's spot machines
   --dry-run          print the manifest instead of applying it
 EOF
 }
@@ -97,7 +97,7 @@ spec:
   failurePolicy:
     maxRestarts: $max_restarts
     rules:
-      # Exit code 2, a mistake in the flags or the data, would be made again.
+      # Exit code 2: a mistake in the flags or the data, which a restart would repeat.
       - name: mistake
         action: FailJobSet
         onJobFailureReasons: [PodFailurePolicy]
@@ -109,7 +109,7 @@ spec:
           parallelism: $nodes
           completions: $nodes
           completionMode: Indexed
-          # One process lost is all lost: the set starts again as a whole, from the last checkpoint.
+          # A lost process ends the others: the whole set restarts, from the last checkpoint.
           backoffLimit: 0
           podFailurePolicy:
             rules:
