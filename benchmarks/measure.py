@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from dcgan_jax.config import check_field, validate
+from dcgan_jax.config import default_of, validate
 from dcgan_jax.runtime import malloc
 
 malloc.keep_freed_memory()  # as launch/train.py does; PyTorch in the same process has it too
@@ -76,7 +76,7 @@ def set_fields(config: ConfigDict, flags: list[str]) -> None:
     """Sets fields from flags such as '--data.path=FOLDER', what `parse_known_args` leaves over."""
     for flag in flags:
         name, _, value = flag.lstrip("-").partition("=")
-        config.update_from_flattened_dict({name: type(check_field(name))(value)})
+        config.update_from_flattened_dict({name: type(default_of(name))(value)})
 
 
 def configuration(options: argparse.Namespace) -> ConfigDict:

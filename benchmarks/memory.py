@@ -27,7 +27,7 @@ import measure
 
 from dcgan_jax import state as states
 from dcgan_jax import steps
-from dcgan_jax.config import check_field, default_config, validate
+from dcgan_jax.config import default_config, default_of, validate
 
 MEBIBYTE = 2**20
 
@@ -121,7 +121,7 @@ def main() -> None:
     fields = {}
     for flag in flags:
         name, _, value = flag.lstrip("-").partition("=")
-        fields[name] = type(check_field(name))(value)
+        fields[name] = type(default_of(name))(value)
     # Without a cache: the memory of a program that is read from one is unknown.
     rows = [
         measure.in_new_process(

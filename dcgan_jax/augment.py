@@ -1,4 +1,4 @@
-"""Augmentation of images on the device. An example's lot depends on the key and its index in the global batch alone."""
+"""Augmentation of images on the device: for each example a function of the key and its index in the global batch."""
 
 from collections.abc import Callable
 

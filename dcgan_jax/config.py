@@ -1,16 +1,16 @@
 """A configuration as a whole: recipes, data sets, the layers that follow from it, and the check of all fields.
 
-A file in `configs/` is a lab note on one row of `DATA_SETS`. Every field is declared in `fields.py`.
+A file in `configs/` selects and documents one row of `DATA_SETS`. Every field is declared in `fields.py`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from dcgan_jax.fields import FIELDS, INTERVALS, METRICS, check_field, check_value, defaults, one_of
+from dcgan_jax.fields import FIELDS, INTERVALS, METRICS, check_value, default_of, defaults, one_of
 from dcgan_jax.runtime.errors import UserError
 
 # Automatic layers stop halving the image before its shorter side falls below this: the paper's 4x4 maps.
@@ -25,17 +25,17 @@ IMAGENET_NETWORK = dict(
     features=(128, 128, 256, 256, 512, 512), strides=(1, 2, 1, 2, 1, 2), kernel_size=3, latent_dim=256
 )
 # The released network for MNIST; and what learns faster on a CPU (docs/results.md).
-MNIST_NETWORK = dict(
-    **{"features": (64, 128), "dense": (1024,), "kernel_size": 5, "prior": "uniform", "output": "sigmoid"},
-    **{"norm_affine": False, "norm_epsilon": 1e-8, "l2": 2.5e-5},
-)
+MNIST_NETWORK: dict[str, Any] = dict(
+    features=(64, 128), dense=(1024,), kernel_size=5, prior="uniform", output="sigmoid",
+    norm_affine=False, norm_epsilon=1e-8, l2=2.5e-5,
+)  # fmt: skip
 MNIST_SMALL = MNIST_NETWORK | dict(features=(32, 32), dense=(2048,))
 MNIST_FAST = dict(generator_lr=1.5e-3, discriminator_lr=1.5e-3, lr_decay_steps=15_000)
 MNIST_DENSE = dict(convolutional=False, dense=(1024, 1024))
 # The network whose weights the authors released.
 SVHN_RELEASED = dict(width=64, prior="normal", generator_lr=5e-4, discriminator_lr=5e-4, batch_size=64)
 
-# 'default': 'torch' with a moving average of the generator, unless the data set says otherwise.
+# 'default': every field's default, unless the data set says otherwise: 'torch' with a moving average of the generator.
 # 'paper': faithful to the paper and its released code: 5x5 kernels, width 128, uniform z, batch 128, gains per unit in
 #     the generator's first batch norm, epsilon 1e-8, L2 1e-5 on every parameter. The released code updates the networks
 #     on alternate batches; a step here stands for two of its batches, one update of each. It departs from the paper only
@@ -93,23 +93,18 @@ def default_config() -> ConfigDict:
 def recipe(name: str = "default") -> ConfigDict:
     """The configuration of a row of `RECIPES`. Raises UserError for another name."""
     if name not in RECIPES:
-        raise UserError(f"recipe: found {name!r}, {one_of_recipes(RECIPES)}")
+        raise _unknown_recipe(name, RECIPES)
     config = default_config()
     config.recipe = name
     config.update(RECIPES[name])
     return config
 
 
-def one_of_recipes(names: Any) -> str:
-    """The end of an error about a recipe."""
-    return f"expected {one_of(*names).expected}; write configs/NAME.py:RECIPE"
-
-
 def for_data_set(name: str, recipe_name: str = "default") -> ConfigDict:
     """The configuration of a row of `DATA_SETS` by one of its recipes. Raises UserError for another recipe."""
     data_set = DATA_SETS[name]
     if recipe_name not in data_set.steps:
-        raise UserError(f"recipe: found {recipe_name!r}, {one_of_recipes(data_set.steps)}")
+        raise _unknown_recipe(recipe_name, data_set.steps)
     config = recipe(recipe_name if recipe_name in RECIPES else "default")
     config.recipe = recipe_name
     config.image_size = (data_set.size, data_set.size)
@@ -119,6 +114,10 @@ def for_data_set(name: str, recipe_name: str = "default") -> ConfigDict:
     config.num_steps = data_set.steps[recipe_name]
     config.update(data_set.changes.get(recipe_name, {}))
     return config
+
+
+def _unknown_recipe(name: str, known: Iterable[str]) -> UserError:
+    return UserError(f"recipe: found {name!r}, expected {one_of(*known).expected}; write configs/NAME.py:RECIPE")
 
 
 def layers(config: ConfigDict) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -146,7 +145,7 @@ def validate(config: ConfigDict) -> ConfigDict:
     config = ConfigDict(config.to_dict())
     values = flatten(config.to_dict())
     for name in values:
-        check_field(name)
+        default_of(name)
     for name in FIELDS:
         check_value(name, values)
     if len(config.image_size) == 1:
@@ -162,7 +161,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     # A field that is younger than the old configuration had what is now its default.
     old, new = flatten(default_config().to_dict()) | flatten(old), flatten(new)
     may_change = {name for name, field in FIELDS.items() if field.may_change}
-    # With a decay at its end, a run of another length has other learning rates from the first step of the decay on.
+    # With a decay, num_steps sets when it begins.
     may_change -= {"num_steps"} if new.get("lr_decay_steps") else set()
     names = sorted((old.keys() | new.keys()) - may_change)
     missing = object()

@@ -60,7 +60,7 @@ _CHANNELS = Check(lambda count: count in (1, 3), "1 (grey) or 3 (colour)")
 
 SECTIONS: dict[str, dict[str, Field]] = {
     "Run": {
-        "recipe": Field("default", "the recipe it was made from: a record, changing it changes nothing", ANY, True),
+        "recipe": Field("default", "the recipe it was made from; for information only", ANY, True),
         "seed": Field(0, "weights, noise and the order of the images follow from it", _SEED),
     },
     "Images": {
@@ -153,7 +153,7 @@ def check_value(name: str, values: dict[str, Any]) -> None:
         raise UserError(f"config.{name}: found {value!r}, expected {field.check.expected}")
 
 
-def check_field(path: str) -> Any:
+def default_of(path: str) -> Any:
     """The default of the field of this name, such as 'data.path'. Raises UserError, with the nearest name, if none."""
     fields, prefix = defaults(), ""
     for name in path.split("."):

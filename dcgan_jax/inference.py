@@ -254,9 +254,8 @@ def _in_chunks(run: Callable, inputs: np.ndarray, labels: np.ndarray | None) -> 
 def load(workdir: str | Path, step: int | None = None) -> TrainedGAN:
     """The GAN of a run, from its newest checkpoint or that of `step`; one CPU suffices, whatever trained it.
 
-    What it compiles is kept for the next time (`compilation.remember`).
-
-    Raises UserError where there is no such run or step.
+    It enables the persistent compilation cache (`compile_cache.enable`). Raises UserError if there is no such run or
+    step.
     """
     compile_cache.enable()
     tree, meta = checkpoint.read(workdir, step)

@@ -12,7 +12,7 @@ from jax import Array
 
 # Streams of randomness: what a key is for. FRESH is the generator's own z if it does not share the discriminator's.
 INIT, TRAIN, FRESH, SAMPLE, RECALIBRATE, FLIP, AUGMENT_REAL, AUGMENT_FAKE = range(8)
-MIN_SINE = 1e-3  # of an angle that float32 can tell from zero
+MIN_SINE = 1e-3  # directions with a smaller sine between them count as parallel
 
 
 def key(seed: int | Array, stream: int, step: int | Array = 0) -> Array:

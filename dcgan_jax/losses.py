@@ -11,8 +11,8 @@ from jax import Array
 class Loss(NamedTuple):
     """What each network minimises, the mean of it over the batch.
 
-    discriminator: logits_real [B], logits_fake [B] -> [B]. generator: logits_fake [B], logits_real [B] -> [B]; only for
-    a loss that reads `logits_real` the discriminator is run on real images in the generator's update.
+    discriminator: logits_real [B], logits_fake [B] -> [B]. generator: logits_fake [B], logits_real [B] -> [B]; if it
+    ignores `logits_real`, the computation of them is removed.
     """
 
     discriminator: Callable[[Array, Array], Array]
@@ -31,16 +31,16 @@ def _non_saturating(logits_fake: Array, logits_real: Array) -> Array:
     return jax.nn.softplus(-logits_fake)
 
 
-# By their names in the configuration; in nats.
+# By name; in nats.
 LOSSES = {"non_saturating": Loss(_cross_entropy, _non_saturating)}
 
 
 class Penalty(NamedTuple):
     """What the discriminator pays beside its loss, `weight` times the mean of `value` over the batch.
 
-    value: critic, images_real, images_fake, both [B, H, W, C] -> [B]; `critic` gives the logits [B] of images, and may
-    be differentiated in them. interval: steps from one use to the next; the weight is multiplied by it, so that a lazy
-    penalty acts as strongly (Karras et al. 2020, appendix B).
+    value: critic, images_real, images_fake, both [B, H, W, C] -> [B]; critic(images) gives logits [B], and a penalty
+    may differentiate it with respect to the images. interval: steps from one use to the next; the weight is multiplied
+    by it, so that a lazy penalty acts as strongly (Karras et al. 2020, appendix B).
     """
 
     value: Callable[[Callable[[Array], Array], Array, Array], Array]
@@ -48,7 +48,7 @@ class Penalty(NamedTuple):
     interval: int = 1
 
 
-def penalised(
+def penalty_sum(
     penalties: tuple[Penalty, ...], critic: Callable[[Array], Array], real: Array, fake: Array, step: Array
 ) -> Array:
     """The sum of all penalties of this step, a scalar; zero if there are none."""

@@ -28,7 +28,7 @@ from dcgan_jax.ops.dtypes import at_least_float32
 WEIGHT_INIT = nn.initializers.normal(0.02)  # section 3 of the paper
 LEAK = 0.2
 
-# Makes what a layer applies to its weight before it is used: spectral norm, say, a module with a state of its own.
+# Makes the function that a layer applies to its kernel before use, such as spectral norm, a module with its own state.
 WeightNorm = Callable[..., Callable[[Array], Array]]
 
 
@@ -178,7 +178,7 @@ class Discriminator(Network):
     images [B, H, W, C] in [-1, 1], labels int [B] if there are classes -> logits float32 [B].
     The activations of its convolutions are sown as 'intermediates' under the names map_0, map_1, ...
     `groups`: in training, how many equal parts of the batch have batch statistics of their own (see `BatchNorm`).
-    `activation` may be replaced by a function of equal values with another gradient, to look into the network.
+    `activation` may be replaced by a function with equal values and another gradient (guided backpropagation).
     With `outputs` above 1 it is a classifier of that many classes, logits [B, outputs].
     """
 
@@ -198,7 +198,7 @@ class Discriminator(Network):
         x = x.reshape(x.shape[0], -1)
         for i, units in enumerate(self.dense):
             x = self._dense(units, f"dense_{i}")(x, one_hot, train=train)
-            if self.features or i > 0:  # guideline 2
+            if self.features or i > 0:  # guideline 2: not at the image
                 x = self.norm(name=f"dense_norm_{i}")(x, train=train, groups=groups)
             x = self.activation(x)
         logits = self._dense(self.outputs, "logit")(x, one_hot, train=train)
@@ -207,7 +207,7 @@ class Discriminator(Network):
 
 
 def from_config(config: ConfigDict, axis_name: str | None = None) -> tuple[Generator, Discriminator]:
-    """Both networks of a validated configuration; `axis_name` is that of synchronised batch norm, if configured."""
+    """Both networks of a validated configuration; with `sync_batch_norm`, batch norm is over the axis `axis_name`."""
     features, strides = layers(config)
     sync = axis_name if config.sync_batch_norm else None
     description = dict(

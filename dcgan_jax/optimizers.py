@@ -19,7 +19,7 @@ class Optimizers(NamedTuple):
 
 
 def from_config(config: ConfigDict) -> Optimizers:
-    """Adam with the configured betas (section 3 of the paper: b1 0.5), L2 in the gradient, and linear decay."""
+    """Adam with the configured betas (section 3 of the paper: b1 0.5), L2 added to gradients, and linear decay."""
     return Optimizers(_adam(config, config.generator_lr), _adam(config, config.discriminator_lr))
 
 

@@ -1,7 +1,8 @@
 """One update of both networks on one replica: pure functions of a `Method`, the state and a batch.
 
 z is drawn once and the generator runs once; its images serve the discriminator's update and then, through the updated
-discriminator, the generator's own. How batch norm behaves in it is told in `ops/batch_norm.py`.
+discriminator, the generator's own. (`fresh_z` and `discriminator_steps` draw more.) `ops/batch_norm.py` has the rules
+of batch norm.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from ml_collections import ConfigDict
 
 from dcgan_jax import augment, latent, models, optimizers
 from dcgan_jax.augment import Augment
-from dcgan_jax.losses import LOSSES, Loss, Penalty, penalised
+from dcgan_jax.losses import LOSSES, Loss, Penalty, penalty_sum
 from dcgan_jax.ops.dtypes import at_least_float32
 from dcgan_jax.ops.pixels import to_unit_range
 from dcgan_jax.optimizers import Optimizers, moving_average
@@ -26,7 +27,7 @@ from dcgan_jax.state import GANState, NetworkState, Tree
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
 
-SATURATED = 10.0  # logits beyond this on either side are where the loss is flat
+SATURATED_LOGIT = 10.0  # beyond this on either side the loss is flat
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def _update_discriminator(
         def critic(images: Array) -> Array:
             return _discriminate(method, network, params, images, examples.labels)[0]
 
-        penalty = penalised(method.penalties, critic, real, fake, examples.number)
+        penalty = penalty_sum(method.penalties, critic, real, fake, examples.number)
         return loss + penalty, (loss, logits_real, logits_fake, stats)
 
     gradients, (loss, logits_real, logits_fake, stats) = jax.grad(objective, has_aux=True)(network.params)
@@ -183,7 +184,7 @@ def _update_discriminator(
         "d_fake": jnp.mean(jax.nn.sigmoid(logits_fake)),
         "d_accuracy_real": jnp.mean(logits_real > 0, dtype=dtype),
         "d_accuracy_fake": jnp.mean(logits_fake < 0, dtype=dtype),
-        "d_saturated": jnp.mean(jnp.abs(jnp.concatenate([logits_real, logits_fake])) > SATURATED, dtype=dtype),
+        "d_saturated": jnp.mean(jnp.abs(jnp.concatenate([logits_real, logits_fake])) > SATURATED_LOGIT, dtype=dtype),
     }
     return _apply_gradients(method, network, method.optimizers.discriminator, gradients, stats, metrics, "d")
 
@@ -195,7 +196,7 @@ def _update_generator(
         augmented = _augmented(method, images, examples, stream)
         return _discriminate(method, opponent, opponent.params, augmented, examples.labels)[0]
 
-    # The compiler drops these unless the loss reads them.
+    # If the loss does not read these, JAX removes the computation.
     logits_real = logits_of(examples.images, latent.AUGMENT_REAL)
 
     def objective(images: Array) -> Array:
@@ -216,7 +217,7 @@ def _apply_gradients(
     metrics: Metrics,
     name: str,
 ) -> tuple[NetworkState, Metrics]:
-    """A network after one step of its optimizer, and the metrics, all from the mean over the replicas."""
+    """Averages gradients, statistics and metrics over the replicas, and takes a step of the optimizer."""
     gradients, stats, metrics = _over_replicas((gradients, stats, metrics), method.axis_name)
     squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradients)]
     metrics |= {f"{name}_grad_norm": jnp.sqrt(sum(squares))}
@@ -225,7 +226,7 @@ def _apply_gradients(
 
 
 def _over_replicas(tree: Tree, axis_name: str | None) -> Tree:
-    """The mean over the replicas, in one all-reduce: many small ones wait for the network many times."""
+    """The mean over the replicas, in one all-reduce: each has a latency, which many small ones would pay many times."""
     if not axis_name or jax.lax.axis_size(axis_name) == 1:
         return tree
     flat, unravel = ravel_pytree(tree)

@@ -14,8 +14,9 @@ from dcgan_jax import state as states
 from dcgan_jax.fields import INTERVALS
 from dcgan_jax.run import checkpoint, collapse, hooks
 from dcgan_jax.run.collapse import Collapsed
-from dcgan_jax.run.hooks import Hook, Output, Reporter, Results, Snapshot
-from dcgan_jax.run.prepare import Run, prepare, shared, validated
+from dcgan_jax.run.hooks import Hook, Output, Snapshot
+from dcgan_jax.run.prepare import Run, broadcast_start, prepare, validated
+from dcgan_jax.run.reporter import Reporter, Results
 from dcgan_jax.run.workdir import Claim, claim, report_lost_folder, take_new
 from dcgan_jax.runtime import devices, dispatch
 from dcgan_jax.runtime.errors import writable_path
@@ -37,9 +38,9 @@ def train(
     Returns the final state, as numpy arrays of one replica. The same configuration and seed give the same state,
     whether the run was interrupted or not, on any number of devices and processes.
 
-    Raises UserError before anything is compiled or written, TrainingError if a loss is not finite or the directory
-    cannot be written to any more, and Preempted after SIGTERM or SIGINT, with everything saved. What one of several
-    processes raises before training, all raise.
+    Raises UserError before anything is compiled or written to `workdir`, TrainingError if a loss is not finite or
+    `workdir` cannot be written to any more, and Preempted after SIGTERM or SIGINT, with everything saved. What one of
+    several processes raises before training, all raise.
     """
     with report_lost_processes(), ExitStack() as held:
         config = validated(config)
@@ -48,7 +49,7 @@ def train(
         workdir = Path(workdir).expanduser()
         if claimed.lock:
             held.push(claimed.lock)  # until the end, through all rollbacks
-        start, state = shared(config, claimed.state)
+        start, state = broadcast_start(config, claimed.state)
         if state is not None and start >= config.num_steps:
             log.info("nothing to do: %s is at step %d of %d", workdir, start, config.num_steps)
             return state
@@ -56,12 +57,12 @@ def train(
         run = prepare(config, workdir, claimed)
         if state is None:
             state = broadcast(jax.device_get(states.create(config)))
-        # Up to here nothing was written.
+        # Up to here nothing was written to the run directory.
         with report_lost_folder(workdir), ExitStack() as listening:
             requests = requests or listening.enter_context(closing(StopRequests()))
             with fail_on_all():
                 if first and not claimed.lock:
-                    held.push(take_new(workdir))
+                    held.push(take_new(workdir, wait))
             return _with_rollbacks(run, state, requests, int(broadcast(np.int32(claimed.rollbacks))))
 
 
@@ -72,7 +73,7 @@ def _with_rollbacks(run: Run, state: GANState, requests: StopRequests, rollbacks
         except Collapsed as collapsed:
             go_back = functools.partial(collapse.go_back, run.config, run.workdir, collapsed, rollbacks)
             restored = run_on_all(go_back if jax.process_index() == 0 else lambda: None)
-            _, earlier = shared(run.config, restored)
+            _, earlier = broadcast_start(run.config, restored)
             assert earlier is not None
             state, rollbacks = earlier, rollbacks + 1
 
@@ -86,11 +87,11 @@ def _attempt(run: Run, state: GANState, requests: StopRequests, rollbacks: int) 
         snapshot = Snapshot(config, state, {})  # compiled before there is anything to save in a hurry
         if output and start == 0:
             hooks.show_reals(output.monitor, run.image_set.images, config.seed)
-            hooks.sample(output.monitor, config.seed, config.sample_every).act(snapshot)
+            hooks.sample_hook(output.monitor, config.seed, config.sample_every).act(snapshot)
         stop = StopVote(requests, jax.process_count(), checkpoint.reached_preemption)
         reporter = Reporter(config, run.image_set.images, output, stop)
         dispatcher = _dispatcher(run, rollbacks)
-        state = _loop(config, state, dispatcher, reporter, hooks.of_run(run, output, rollbacks), requests)
+        state = _loop(config, state, dispatcher, reporter, hooks.make_hooks(run, output, rollbacks), requests)
         if output:
             output.checkpoints.wait()
     log.info("done: step %d in %s; launch/sample.py makes images", config.num_steps, run.workdir)
@@ -127,19 +128,19 @@ def _loop(
     size = dispatch.steps_per_call(config.steps_per_call, [config[name] for name in INTERVALS])
     waiting: Results | None = None
     with closing(data.prefetch(dispatcher.prepare, dispatch.schedule(start, end, size))) as calls:
-        for number, call in enumerate(reporter.clock.waiting(calls), 1):
+        for number, call in enumerate(reporter.clock.timing_waits(calls), 1):
             compiles = dispatcher.compiles(call)
             with reporter.clock.paused() if compiles else nullcontext():
                 state, metrics, any_asked = dispatcher(state, call, reporter.stop.vote(number))
                 if compiles:
                     jax.block_until_ready(any_asked)
             if number == 1:
-                requests.hold()
+                requests.hold()  # from now on there is something to save
             # The results of the call before: they are there by now, and the device never waits for us.
             if waiting:
                 reporter(waiting)
             step = call.steps.stop
-            logged = step == end or step % config.log_every == 0  # a call never goes beyond a step that is logged
+            logged = step == end or step % config.log_every == 0  # calls end at multiples of log_every
             waiting = Results(call.steps, metrics, any_asked, spread(state.generator) if logged else None, compiles)
             stopping = reporter.stop.decided and step < end
             due = [hook for hook in chosen if hook.due(step, last=step == end, stopping=stopping)]

@@ -5,7 +5,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from dcgan_jax.fields import check_field
+from dcgan_jax.fields import default_of
 from dcgan_jax.runtime.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", help_string="configs/NAME.py or configs/NAME.py:RECIPE")
@@ -18,7 +18,7 @@ def check(arguments: list[str]) -> None:
         name, equals, value = argument.lstrip("-").partition("=")
         value = value if equals else following
         if name.startswith("config."):
-            default = check_field(name.removeprefix("config."))
+            default = default_of(name.removeprefix("config."))
             # Of two values the last one wins, but ml_collections joins two tuples into a longer one.
             if isinstance(default, tuple) and name in fields:
                 raise UserError(f"--{name}: found twice, expected once; remove one")

@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, call
 
 from dcgan_jax import state, steps
-from dcgan_jax.config import check_field
+from dcgan_jax.config import default_of
 from dcgan_jax.ops import conv
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -158,7 +158,7 @@ def test_every_experiment_of_the_paper_is_reproduced(tmp_path):
             assert f"\n{arguments[0]} " in help_texts["figure"]
         for flag in (argument.split("=")[0] for argument in arguments if argument.startswith("--")):
             if flag.startswith("--config."):
-                check_field(flag.removeprefix("--config."))
+                default_of(flag.removeprefix("--config."))
             else:
                 help_text = help_texts[Path(script).stem]
                 assert re.search(rf"^ +--(\[no])?{flag[2:]}:", help_text, re.MULTILINE), (script, flag)

@@ -10,7 +10,7 @@ from dcgan_jax import config as configuration
 from dcgan_jax import steps
 from dcgan_jax.fields import METRICS
 from dcgan_jax.run import checkpoint, collapse
-from dcgan_jax.run.collapse import LINES, STEPS, Watch, retried
+from dcgan_jax.run.collapse import LINES, STEPS, Watch, history, retried
 
 HEALTHY = {"spread": 0.8, "d_accuracy_real": 0.95, "d_accuracy_fake": 0.97, "d_saturated": 0.0}
 ALIKE = HEALTHY | {"spread": 0.05}
@@ -49,6 +49,17 @@ def test_a_confident_discriminator_alone_is_no_collapse():
 def test_a_generator_that_has_not_begun_to_paint_has_not_collapsed():
     assert set(watched([ALIKE] * 50)) == {None}
     assert watched([ALIKE] * 50 + [HEALTHY] + [ALIKE] * LINES)[-1]
+
+
+@pytest.mark.parametrize("line", [ALIKE, LOST])
+def test_a_resumed_run_remembers_the_lines_before(line):
+    lines = [{"step": 50 * i} | (HEALTHY if i < 3 else line) for i in range(1, 2 + LINES)]
+    straight = Watch()
+    assert {straight(each["step"], each) for each in lines} == {None}
+    resumed = Watch(**json.loads(json.dumps(history(lines))))
+    for watch in (straight, resumed):
+        assert watch(50 * (2 + LINES), line).since == 150
+    assert history([{"step": 1, "d_loss": 1.0}]) == history([]), "a line of an older version"
 
 
 def test_a_retried_run_is_another_one():
@@ -160,16 +171,11 @@ def test_a_run_that_does_not_collapse_is_not_called_so(straight_run):
     assert {line["collapsed"] for line in lines(straight_run / "metrics.jsonl")} == {0}
 
 
-# Rates at which each of three seeds was lost on two versions of JAX, which round differently. A checkpoint comes before
-# every line.
-TOO_HIGH = (
-    "--config=configs/digits.py",
-    "--config.image_size=16",
-    "--config.width=8",
-    "--config.batch_size=32",
-    "--config.generator_lr=1",
-    "--config.discriminator_lr=1",
-    "--config.seed=2",
+# The generator hardly learns, so that the discriminator wins, whatever the seed and the rounding.
+UNEQUAL = (
+    *SMALL,
+    "--config.generator_lr=1e-8",
+    "--config.discriminator_lr=0.05",
     "--config.log_every=10",
     "--config.sample_every=1000",
     "--config.checkpoint_every=5",
@@ -180,16 +186,13 @@ TOO_HIGH = (
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("resumed", [False, True], ids=["fresh", "resumed"])
-def test_a_run_with_too_high_learning_rates_goes_back(tmp_path, resumed):
+def test_a_real_collapse_is_noticed(tmp_path, resumed):
     workdir = tmp_path / "run"
     if resumed:
-        launch("train", *TOO_HIGH, "--config.num_steps=20", f"--workdir={workdir}", optimize=True)
-    done = launch("train", *TOO_HIGH, "--config.num_steps=250", f"--workdir={workdir}", optimize=True)
-    assert "training has collapsed" in done.stderr
+        assert launch("train", *UNEQUAL, "--config.num_steps=20", f"--workdir={workdir}").returncode == 0
+    done = launch("train", *UNEQUAL, "--config.num_steps=400", f"--workdir={workdir}")
+    assert done.returncode == 1, done.stderr
     first = step_names(workdir / "collapsed")[0]
-    assert f"going back to step {(first - STEPS - 1) // 5 * 5}" in done.stderr
-    if done.returncode == 0:
-        assert checkpoint.steps(workdir)[-1] == 250
-    else:
-        assert done.returncode == 1, done.stderr
-        assert "after 3 rollbacks" in done.stderr
+    assert f"going back to step {first - STEPS - 5}" in done.stderr
+    assert "after 3 rollbacks" in done.stderr.splitlines()[-1]
+    assert checkpoint.steps(workdir)[-1] >= first - STEPS - 5

@@ -42,7 +42,7 @@ def test_a_lap_counts_steps_outside_of_pauses(clock):
         clock.now += 100
     measured.count(8, in_pause=False)
     measured.count(1, in_pause=True)
-    assert list(measured.waiting(iter(range(3)))) == [0, 1, 2]
+    assert list(measured.timing_waits(iter(range(3)))) == [0, 1, 2]
     assert measured.lap() == (4, 0)
     clock.now += 4
     measured.count(2, in_pause=False)
@@ -57,7 +57,7 @@ def test_the_time_until_a_batch_is_there_is_waiting(clock):
             clock.now += 1
             yield batch
 
-    for _ in measured.waiting(batches()):
+    for _ in measured.timing_waits(batches()):
         clock.now += 3
         measured.count(1, in_pause=False)
     assert measured.lap() == (3 / 12, 3 / 12)
@@ -73,7 +73,7 @@ def test_the_first_call_counts_with_its_compilation_if_there_is_no_other(clock):
 
 def test_images_per_second_are_of_training_alone(tiny, tmp_path, monkeypatch, clock):
     # The results of a step come after a second, and everything between steps takes twenty.
-    monkeypatch.setattr(signals.StopVote, "count", clock.takes(1, signals.StopVote.count))
+    monkeypatch.setattr(signals.StopVote, "record", clock.takes(1, signals.StopVote.record))
     monkeypatch.setattr(inference.TrainedGAN, "sample", clock.takes(20, inference.TrainedGAN.sample))
     monkeypatch.setattr(hooks, "recalibrate", clock.takes(20, inference.recalibrate))
     monkeypatch.setattr(checkpoint.Checkpoints, "save", clock.takes(20, checkpoint.Checkpoints.save))

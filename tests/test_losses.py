@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dcgan_jax.losses import LOSSES, Penalty, penalised
+from dcgan_jax.losses import LOSSES, Penalty, penalty_sum
 
 REAL, FAKE = jnp.array([0.3, -1.2, 4.0]), jnp.array([-0.5, 2.0, 0.1])
 PLAIN = LOSSES["non_saturating"]
@@ -40,7 +40,7 @@ def test_penalties_cost_their_weight_whenever_they_are_due():
     images = jnp.ones((4, 2, 2, 1))
 
     def cost(step, *penalties):
-        return float(penalised(penalties, critic, images, images, jnp.int32(step)))
+        return float(penalty_sum(penalties, critic, images, images, jnp.int32(step)))
 
     assert cost(0) == 0
     assert cost(5, Penalty(square_of_gradient, weight=0.5)) == 0.5 * 9 * 4

@@ -11,6 +11,7 @@ import pytest
 
 from dcgan_jax import augment, inference, latent, losses, models, optimizers, state, steps, train
 from dcgan_jax import config as configuration
+from dcgan_jax.fields import METRICS
 from dcgan_jax.ops import pixels
 from dcgan_jax.runtime import devices
 
@@ -382,3 +383,9 @@ def test_one_step_of_each_recipe_is_what_it_was(name):
     ]
     found = (*sizes, float(metrics["d_loss"]), float(metrics["g_loss"]))
     np.testing.assert_allclose(found, GOLDEN[name], rtol=1e-8, err_msg=f"the step of {name!r} has changed: {found}")
+
+
+def test_the_metrics_are_those_that_are_declared(tiny):
+    config = tiny()
+    _, metrics = jax.eval_shape(train_step(config), state.abstract(config), batch_of(config))
+    assert set(metrics) == set(METRICS)

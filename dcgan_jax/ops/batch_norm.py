@@ -1,13 +1,14 @@
-"""Batch norm, and its running statistics recomputed for parameters that did not gather their own.
+"""Batch norm, and its running statistics recomputed for averaged and imported parameters.
 
 The rules of this codebase, which users of other DCGANs miss most:
 
 1. Real and generated images have batch statistics of their own in the discriminator, as in separate batches (section 3
    of the paper). Both kinds pass through it in one batch of two `groups`, for the sake of larger matrix products.
 2. The discriminator's update leaves the generator's statistics alone, and the other way round.
-3. Sampling uses running statistics, so that an image depends on its z alone.
+3. Sampling uses statistics that are fixed, not the batch's, so that an image depends on its z alone.
 4. The moving average averages parameters; its statistics are recomputed for them (`inference.recalibrate`).
-5. Statistics are taken over the global batch (`axis_name`), so that one device and eight train the same network.
+5. Statistics are taken over the global batch (`axis_name`), so that one device and eight train the same network, unless
+   the configuration says otherwise (`sync_batch_norm`).
 
 Statistics and parameters are float32 even if the activations are bfloat16.
 """

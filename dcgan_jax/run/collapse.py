@@ -16,6 +16,7 @@ import logging
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,7 +34,7 @@ log = logging.getLogger("dcgan_jax")
 
 STEPS, LINES = 100, 5  # how long one of the two must hold
 ALIKE_SPREAD = 0.1
-RIGHT, SATURATED = 0.995, 0.5
+RIGHT_SHARE, SATURATED_SHARE = 0.995, 0.5
 MAX_ROLLBACKS = 3
 SPREAD_IMAGES = 64
 REAL_IMAGES = 1024
@@ -67,11 +68,14 @@ def spread_of_images(images: np.ndarray) -> float:
 
 
 class Watch:
-    """Sees each line of the log and says whether the run has collapsed."""
+    """Sees each line of the log and says whether the run has collapsed.
 
-    def __init__(self) -> None:
-        self._differed = False  # whether samples have ever differed: at the start they do not
-        self._held: dict[str, list[int]] = {"alike": [], "lost": []}  # the steps of the latest lines in a row
+    differed: whether samples have ever differed; at the start they do not. held: for each of the two rules, the steps
+    of the latest lines in a row in which it holds. Both come from `history` if a run is resumed.
+    """
+
+    def __init__(self, differed: bool = False, held: dict[str, list[int]] | None = None):
+        self._differed, self._held = differed, held or {"alike": [], "lost": []}
 
     def __call__(self, step: int, values: dict[str, float]) -> Collapsed | None:
         """What to raise, or None. values: a line of metrics.jsonl."""
@@ -80,7 +84,7 @@ class Watch:
         right = min(values["d_accuracy_real"], values["d_accuracy_fake"])
         now = {
             "alike": alike and self._differed,
-            "lost": right >= RIGHT and values["d_saturated"] >= SATURATED,
+            "lost": right >= RIGHT_SHARE and values["d_saturated"] >= SATURATED_SHARE,
         }
         reasons = {
             "alike": f"samples are nearly alike (spread {values['spread']:.3f} of real images')",
@@ -94,8 +98,17 @@ class Watch:
         return None
 
 
+def history(lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a `Watch` knows after these lines of metrics.jsonl, as its arguments."""
+    watch = Watch()
+    for line in lines:
+        if {"spread", "d_saturated", "d_accuracy_real", "d_accuracy_fake"} <= line.keys():  # older versions have less
+            watch(line["step"], line)
+    return {"differed": watch._differed, "held": watch._held}
+
+
 def retried(config: ConfigDict, rollbacks: int) -> ConfigDict:
-    """What a run trains by after so many rollbacks: other noise, images in another order, half the learning rates.
+    """What a run trains by after so many rollbacks: other noise, another order of images, lower learning rates.
 
     With the same ones it would collapse again, as it is a function of its seed.
     """

@@ -46,7 +46,7 @@ class Clock:
         finally:
             self._paused += time.perf_counter() - began
 
-    def waiting(self, iterator: Iterator[T]) -> Iterator[T]:
+    def timing_waits(self, iterator: Iterator[T]) -> Iterator[T]:
         """The same items; the time until each is there counts as waiting for data."""
         while True:
             began = time.perf_counter()
@@ -66,7 +66,7 @@ class Clock:
     def lap(self) -> tuple[float, float]:
         """Steps a second since the last lap, and the share of the time in which the loop waited for data.
 
-        If all steps were in pauses, the pauses count.
+        If all of these steps were in pauses, the pauses count: the rate includes compiling.
         """
         seconds = time.perf_counter() - self._began
         if self._steps:
@@ -90,7 +90,8 @@ class Monitor:
         files.write_text(workdir / "config.json", config.to_json(indent=2) + "\n")
         self._samples = workdir / "samples"
         self._samples.mkdir(parents=True, exist_ok=True)
-        self._metrics = _open_metrics(workdir / "metrics.jsonl", start_step)
+        self._path = workdir / "metrics.jsonl"
+        self._metrics = _open_metrics(self._path, start_step)
         self._tensorboard = _TensorBoard(workdir / "tensorboard", start_step)
         self._batch_size = config.batch_size
         self._num_steps = config.num_steps
@@ -101,7 +102,7 @@ class Monitor:
         """One more step is done."""
         self._bar.update()
 
-    def metrics(self, step: int, values: dict[str, float], *, steps_per_second: float, data_wait: float) -> None:
+    def write_metrics(self, step: int, values: dict[str, float], *, steps_per_second: float, data_wait: float) -> None:
         """Writes the metrics of one step, with what `Clock` measured since the last time."""
         rate = steps_per_second * self._batch_size
         record = {"step": step} | values | {"images_per_sec": rate, "data_wait": data_wait}
@@ -120,16 +121,20 @@ class Monitor:
                     flush=True,
                 )
 
-    def evaluation(self, step: int, values: dict[str, float]) -> None:
+    def write_evaluation(self, step: int, values: dict[str, float]) -> None:
         """Shows measures of quality: in TensorBoard, and as a line of the log."""
         self._tensorboard.write(step, *(summary.scalar(name, value) for name, value in values.items()))
         log.info("step %d: %s", step, "  ".join(f"{name} {value:.5g}" for name, value in values.items()))
 
+    def lines(self) -> list[dict[str, Any]]:
+        """What metrics.jsonl holds so far."""
+        return [json.loads(line) for line in self._path.read_text().splitlines()]
+
     def sync(self) -> None:
-        """Returns when all metrics are on disk: a checkpoint must not outlive the record of its steps."""
+        """Returns when all metrics are on disk: no checkpoint may be newer than metrics.jsonl."""
         os.fsync(self._metrics.fileno())
 
-    def images(self, name: str, images: np.ndarray, step: int) -> None:
+    def write_images(self, name: str, images: np.ndarray, step: int) -> None:
         """Writes samples/NAME.png, a square grid of uint8 [N, H, W, C]."""
         picture = grid(images)
         picture.save(self._samples / f"{name}.png")

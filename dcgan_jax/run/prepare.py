@@ -51,7 +51,7 @@ def validated(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def shared(config: ConfigDict, state: GANState | None) -> tuple[int, GANState | None]:
+def broadcast_start(config: ConfigDict, state: GANState | None) -> tuple[int, GANState | None]:
     """The step to go on from, and the state there (None at the start), of process 0, on all processes."""
     start = int(broadcast(np.int32(state.step if state else 0)))
     if not start:

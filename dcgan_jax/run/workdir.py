@@ -65,9 +65,9 @@ def claim(workdir: Path, config: ConfigDict, wait: float) -> Claim:
         raise
 
 
-def take_new(workdir: Path) -> files.Lock:
+def take_new(workdir: Path, wait: float = 0) -> files.Lock:
     """`take` for a run that starts. Raises UserError if another process has trained there since `claim`."""
-    held = take(workdir)
+    held = take(workdir, wait)
     if checkpoint.steps(workdir):
         held.__exit__(None, None, None)
         raise UserError(f"workdir: another process has trained in {str(workdir)!r} meanwhile; start again")

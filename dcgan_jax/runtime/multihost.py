@@ -51,9 +51,9 @@ def fail_on_all() -> Iterator[None]:
 
 
 def run_on_all(work: Callable[[], T]) -> T:
-    """The result of `work` on this process, when all have finished theirs, however long it takes.
+    """The result of `work` on this process, once all processes have finished theirs, however long that takes.
 
-    What fails on one fails on all, as `agreeing` has it.
+    If it fails on one, it fails on all (`fail_on_all`).
     """
     if jax.process_count() == 1:
         return work()

@@ -87,7 +87,7 @@ class StopVote:
         """Whether this process wants to stop."""
         return self._requests.name is not None or (not self._alone and self._preempted(call))
 
-    def count(self, any_asked: bool) -> None:
+    def record(self, any_asked: bool) -> None:
         """Takes the result of an earlier call's vote, which is the same on all processes."""
         self._agreed |= any_asked
 

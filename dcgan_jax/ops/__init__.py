@@ -1,0 +1,1 @@
+"""Operations that networks call: convolutions, batch norm, pixels, chunks."""

@@ -1,0 +1,1 @@
+"""A run and its directory: preparation, checkpoints, metrics and samples, hooks of the loop, collapse."""
