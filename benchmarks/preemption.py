@@ -28,7 +28,7 @@ import measure
 import numpy as np
 from measure import ROOT
 
-from dcgan_jax.run import checkpoint
+from dcgan_jax.run import checkpoint, trees
 from dcgan_jax.runtime.errors import UserError
 
 STEPS, EVERY = 300, 20
@@ -82,7 +82,7 @@ def is_saving(workdir: Path) -> bool:
 
 def equal(one: Path, other: Path, tolerance: float = 0) -> bool:
     """Whether two runs ended in the same state, and recorded every step once, with the same losses."""
-    leaves = [checkpoint.leaves(checkpoint.read(workdir)[0]) for workdir in (one, other)]
+    leaves = [trees.leaves(checkpoint.read(workdir)[0]) for workdir in (one, other)]
     for (path, kind, x), (other_path, other_kind, y) in zip(*leaves, strict=True):
         if (path, kind) != (other_path, other_kind) or np.abs(x.astype(float) - y.astype(float)).max() > tolerance:
             return False
@@ -164,7 +164,7 @@ def damage_checkpoints(folder: Path, straight: Path, count: int) -> None:
             outcomes["refused"] += 1
             continue
         step = int(tree["step"])
-        pairs = zip(checkpoint.leaves(tree), checkpoint.leaves(undamaged[step]), strict=True)
+        pairs = zip(trees.leaves(tree), checkpoint.leaves(undamaged[step]), strict=True)
         right = all(a[:2] == b[:2] and np.array_equal(a[2], b[2]) for a, b in pairs)
         outcomes["wrong" if not right else "right" if step == STEPS else "the one before used"] += 1
     print(f"damages: {count}; {dict(outcomes)}")

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "dcgan_jax"
 LEVELS = [
     {"runtime.errors", "runtime.versions", "runtime.signals", "runtime.compile_cache", "runtime.malloc"},
     {"runtime.files", "ops.dtypes", "ops.pixels", "ops.chunks", "ops.winograd", "latent", "augment", "losses"},
-    {"runtime", "fields", "ops"},
+    {"runtime", "fields", "ops", "run.trees"},
     {"config"},
     {"models", "data", "optimizers"},
     {"state"},
@@ -108,7 +108,7 @@ CONCEPTS = {
     "127.5": {"ops.pixels", "run.collapse"},
     "os.fsync": {"runtime.files", "run.monitor", "data.decoding", "data.preparation"},  # in place, not atomically
     "FileLock": {"runtime.files"},
-    "hashlib": {"runtime.files", "runtime.versions", "run.checkpoint", "data"},
+    "hashlib": {"runtime.files", "runtime.versions", "run.trees", "data"},
 }
 
 
@@ -134,8 +134,7 @@ def test_files_and_functions_are_short():
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno >= 60:
                 long[f"{dotted_name(path)}.{node.name}"] = node.end_lineno - node.lineno + 1
-    # The opcodes of a pickle, one case each; the rest of the checkpoints' room hangs together.
-    assert long.keys() <= {"run.checkpoint", "interop.torch_file._follow"}, long
+    assert not long
 
 
 def test_public_functions_say_what_they_do():

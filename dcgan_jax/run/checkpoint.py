@@ -9,7 +9,6 @@ hosts can write it, and any can read it.
 
 import errno
 import functools
-import hashlib
 import json
 import logging
 import shutil
@@ -20,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from flax import serialization
 
+from dcgan_jax.run import trees
 from dcgan_jax.runtime.errors import TrainingError, UserError, local_path
 
 if TYPE_CHECKING:  # loading a network should not wait for the import of optax
@@ -109,7 +108,7 @@ class Checkpoints:
 
     def _write(self, step: int, tree: Tree, meta: dict[str, Any]) -> None:
         meta = json.loads(json.dumps(meta))
-        meta["sha256"] = _hash(tree, meta)
+        meta["sha256"] = trees.digest(tree, meta)
         self._retention.metrics[step] = meta["metrics"]
         items = ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
         if not self._manager.save(step, args=items):
@@ -208,7 +207,7 @@ def restore(workdir: str | Path, expected: "GANState", step: int | None = None) 
     Raises UserError that names each leaf that differs.
     """
     tree, meta = read(workdir, step)
-    _check_leaves(tree, serialization.to_state_dict(expected))
+    trees.check_equal_shapes(tree, serialization.to_state_dict(expected))
     return serialization.from_state_dict(expected, tree), meta
 
 
@@ -244,7 +243,7 @@ def _read(directory: Path, step: int) -> tuple[Tree, dict[str, Any]]:
             raise ValueError(f"its meta holds {', '.join(meta) or 'nothing'}, expected config and data")
         if "sha256" not in meta:
             log.warning("checkpoint: %s has no hash: an older version wrote it, and damage would go unnoticed", place)
-        elif meta["sha256"] != _hash(tree, meta):
+        elif meta["sha256"] != trees.digest(tree, meta):
             raise ValueError("its content does not fit its hash")
         if int(tree["step"]) != step:
             raise ValueError(f"it holds step {int(tree['step'])}")
@@ -286,39 +285,6 @@ def _metrics(place: Path) -> dict[str, float] | None:
     except Exception as error:
         log.warning("checkpoint: %s stays: its metrics cannot be read (%s)", place, _reason(error))
         return None
-
-
-def _hash(tree: Tree, meta: dict[str, Any]) -> str:
-    """SHA-256 of all leaves with their paths, dtypes and shapes, and of the rest of meta."""
-    digest = hashlib.sha256()
-    rest = {name: value for name, value in meta.items() if name != "sha256"}
-    digest.update(json.dumps(rest, sort_keys=True).encode())
-    for path, description, leaf in leaves(tree):
-        digest.update(f"\0{path}\0{description}\0".encode())
-        digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
-
-
-def leaves(tree: Tree) -> list[tuple[str, str, Any]]:
-    """Path, dtype with shape, and value of each leaf."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return [("/".join(str(key.key) for key in path), f"{leaf.dtype}{list(leaf.shape)}", leaf) for path, leaf in leaves]
-
-
-def _check_leaves(found: Tree, expected: Tree) -> None:
-    """Raises UserError that names each leaf whose path, dtype or shape differs."""
-    found_leaves = {path: description for path, description, _ in leaves(found)}
-    expected_leaves = {path: description for path, description, _ in leaves(expected)}
-    differing = [
-        f"{path}: found {found_leaves.get(path, 'nothing')}, expected {expected_leaves.get(path, 'nothing')}"
-        for path in sorted(found_leaves.keys() | expected_leaves.keys())
-        if found_leaves.get(path) != expected_leaves.get(path)
-    ]
-    if differing:
-        raise UserError(
-            f"checkpoint: {len(differing)} leaves do not fit the configuration ({'; '.join(differing)}); train this "
-            "configuration in another --workdir"
-        )
 
 
 def _reason(error: BaseException) -> str:
