@@ -1,4 +1,4 @@
-"""Augmentation of images on the device: for each example a function of the key and its index in the global batch."""
+"""Augmentation of images on the device, for each example by a key of its own."""
 
 from collections.abc import Callable
 
@@ -6,16 +6,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-# images [B, H, W, C] in [-1, 1], key, indices in the global batch int [B] -> images [B, H, W, C], differentiable.
-Augment = Callable[[Array, Array, Array], Array]
+# images [B, H, W, C] in [-1, 1], keys [B] (`latent.example_keys`) -> images [B, H, W, C], differentiable.
+Augment = Callable[[Array, Array], Array]
 
 
-def none(images: Array, key: Array, indices: Array) -> Array:
+def none(images: Array, keys: Array) -> Array:
     """Leaves images as they are."""
     return images
 
 
-def flip(images: Array, key: Array, indices: Array) -> Array:
+def flip(images: Array, keys: Array) -> Array:
     """Mirrors each image left and right with probability 1/2."""
-    mirrored = jax.vmap(lambda index: jax.random.bernoulli(jax.random.fold_in(key, index)))(indices)
+    mirrored = jax.vmap(jax.random.bernoulli)(keys)
     return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)

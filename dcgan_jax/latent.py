@@ -11,13 +11,18 @@ import jax.numpy as jnp
 from jax import Array
 
 # Streams of randomness: what a key is for. FRESH is the generator's own z if it does not share the discriminator's.
-INIT, TRAIN, FRESH, SAMPLE, RECALIBRATE, FLIP, AUGMENT_REAL, AUGMENT_FAKE = range(8)
+INIT, TRAIN, FRESH, SAMPLE, RECALIBRATE, FLIP, AUGMENT_REAL, AUGMENT_FAKE, PENALTY = range(9)
 MIN_SINE = 1e-3  # directions with a smaller sine between them count as parallel
 
 
 def key(seed: int | Array, stream: int, step: int | Array = 0) -> Array:
     """The key of one step of one stream."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), step)
+
+
+def example_keys(key: Array, indices: Array) -> Array:
+    """A key for each example, by its index in the global batch, int [B]: [B]."""
+    return jax.vmap(lambda index: jax.random.fold_in(key, index))(indices)
 
 
 def draw(key: Array, indices: Array, latent_dim: int, prior: str) -> Array:

@@ -38,25 +38,31 @@ LOSSES = {"non_saturating": Loss(_cross_entropy, _non_saturating)}
 class Penalty(NamedTuple):
     """What the discriminator pays beside its loss, `weight` times the mean of `value` over the batch.
 
-    value: critic, images_real, images_fake, both [B, H, W, C] -> [B]; critic(images) gives logits [B], and a penalty
-    may differentiate it with respect to the images. interval: steps from one use to the next; the weight is multiplied
-    by it, so that a lazy penalty acts as strongly (Karras et al. 2020, appendix B).
+    value: critic, images_real, images_fake, both [B, H, W, C], keys [B] -> [B]; critic(images) gives logits [B], and a
+    penalty may differentiate it with respect to the images. interval: steps from one use to the next; the weight is
+    multiplied by it, so that a lazy penalty acts as strongly (Karras et al. 2020, appendix B).
     """
 
-    value: Callable[[Callable[[Array], Array], Array, Array], Array]
+    value: Callable[[Callable[[Array], Array], Array, Array, Array], Array]
     weight: float
     interval: int = 1
 
 
 def penalty_sum(
-    penalties: tuple[Penalty, ...], critic: Callable[[Array], Array], real: Array, fake: Array, step: Array
+    penalties: tuple[Penalty, ...],
+    critic: Callable[[Array], Array],
+    real: Array,
+    fake: Array,
+    *,
+    keys: Array,
+    step: Array,
 ) -> Array:
-    """The sum of all penalties of this step, a scalar; zero if there are none."""
+    """The sum of all penalties that are due at this step, a scalar; zero if there are none."""
     total = jnp.zeros((), real.dtype)
     for penalty in penalties:
 
         def paid(penalty: Penalty = penalty) -> Array:
-            return penalty.weight * penalty.interval * jnp.mean(penalty.value(critic, real, fake))
+            return penalty.weight * penalty.interval * jnp.mean(penalty.value(critic, real, fake, keys))
 
         due = step % penalty.interval == 0
         total += paid() if penalty.interval == 1 else jax.lax.cond(due, paid, lambda: jnp.zeros((), real.dtype))

@@ -22,7 +22,7 @@ from dcgan_jax.losses import LOSSES, Loss, Penalty, penalty_sum
 from dcgan_jax.ops.dtypes import at_least_float32
 from dcgan_jax.ops.pixels import to_unit_range
 from dcgan_jax.optimizers import Optimizers, moving_average
-from dcgan_jax.state import GANState, NetworkState, Tree
+from dcgan_jax.state import Average, GANState, NetworkState, Tree
 
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
@@ -94,7 +94,8 @@ class _Fakes(NamedTuple):
 def train_step(method: Method, state: GANState, batch: Batch) -> tuple[GANState, Metrics]:
     """One step of training.
 
-    batch: this replica's share, {'images': uint8 [discriminator_steps * B, H, W, C], and with classes 'labels': int}.
+    batch: {'images': uint8 [discriminator_steps * B, H, W, C], and with classes 'labels': int}, this replica's shares
+    of that many global batches, one after the other.
 
     Returns the new state and scalars, averaged over the replicas: `d_loss` and `g_loss` (nats); `d_real` and `d_fake`,
     the discriminator's mean probability of 'real' for real and for generated images; `d_accuracy_real` and
@@ -108,9 +109,11 @@ def train_step(method: Method, state: GANState, batch: Batch) -> tuple[GANState,
     if method.fresh_z:
         fakes = _generate(method, state.generator, examples, latent.FRESH)
     generator, generator_metrics = _update_generator(method, state.generator, discriminator, examples, fakes)
-    average = moving_average(state.ema.params, generator.params, state.step, method.ema_decay)
-    updated = GANState(state.step + 1, generator, discriminator, state.ema.replace(params=average))
-    return updated, metrics | generator_metrics
+    average = Average(
+        moving_average(state.ema.params, generator.params, state.step, method.ema_decay),
+        generator.stats | {"batch_stats": state.ema.stats["batch_stats"]},  # these are recomputed before they are used
+    )
+    return GANState(state.step + 1, generator, discriminator, average), metrics | generator_metrics
 
 
 def _parts(method: Method, step: Array, batch: Batch) -> list[_Examples]:
@@ -124,10 +127,15 @@ def _parts(method: Method, step: Array, batch: Batch) -> list[_Examples]:
         part = {name: array[i * size : (i + 1) * size] for name, array in batch.items()}
         number = step * count + i
         dtype = at_least_float32(method.generator.dtype)
-        images = to_unit_range(part["images"], dtype)
-        images = method.flip(images, latent.key(method.seed, latent.FLIP, number), indices)
-        parts.append(_Examples(images, part.get("labels"), number, indices))
+        examples = _Examples(to_unit_range(part["images"], dtype), part.get("labels"), number, indices)
+        images = method.flip(examples.images, _keys(method, examples, latent.FLIP))
+        parts.append(examples._replace(images=images))
     return parts
+
+
+def _keys(method: Method, examples: _Examples, stream: int) -> Array:
+    """A key for each example, [B]."""
+    return latent.example_keys(latent.key(method.seed, stream, examples.number), examples.indices)
 
 
 def _generate(method: Method, network: NetworkState, examples: _Examples, stream: int) -> _Fakes:
@@ -153,15 +161,11 @@ def _discriminate(
     return logits, network.stats | dict(stats)
 
 
-def _augmented(method: Method, images: Array, examples: _Examples, stream: int) -> Array:
-    return method.augment(images, latent.key(method.seed, stream, examples.number), examples.indices)
-
-
 def _update_discriminator(
     method: Method, network: NetworkState, examples: _Examples, images_fake: Array
 ) -> tuple[NetworkState, Metrics]:
-    real = _augmented(method, examples.images, examples, latent.AUGMENT_REAL)
-    fake = _augmented(method, images_fake, examples, latent.AUGMENT_FAKE)
+    real = method.augment(examples.images, _keys(method, examples, latent.AUGMENT_REAL))
+    fake = method.augment(images_fake, _keys(method, examples, latent.AUGMENT_FAKE))
     images = jnp.concatenate([real, fake])
     labels = None if examples.labels is None else jnp.concatenate([examples.labels, examples.labels])
 
@@ -173,7 +177,8 @@ def _update_discriminator(
         def critic(images: Array) -> Array:
             return _discriminate(method, network, params, images, examples.labels)[0]
 
-        penalty = penalty_sum(method.penalties, critic, real, fake, examples.number)
+        keys = _keys(method, examples, latent.PENALTY)
+        penalty = penalty_sum(method.penalties, critic, real, fake, keys=keys, step=examples.number)
         return loss + penalty, (loss, logits_real, logits_fake, stats)
 
     gradients, (loss, logits_real, logits_fake, stats) = jax.grad(objective, has_aux=True)(network.params)
@@ -193,7 +198,7 @@ def _update_generator(
     method: Method, network: NetworkState, opponent: NetworkState, examples: _Examples, fakes: _Fakes
 ) -> tuple[NetworkState, Metrics]:
     def logits_of(images: Array, stream: int) -> Array:
-        augmented = _augmented(method, images, examples, stream)
+        augmented = method.augment(images, _keys(method, examples, stream))
         return _discriminate(method, opponent, opponent.params, augmented, examples.labels)[0]
 
     # If the loss does not read these, JAX removes the computation.

@@ -100,7 +100,7 @@ def _attempt(run: Run, state: GANState, requests: StopRequests, rollbacks: int) 
 
 def _dispatcher(run: Run, rollbacks: int) -> dispatch.Dispatcher:
     config = collapse.retried(run.config, rollbacks)
-    step = functools.partial(steps.train_step, steps.from_config(config, devices.AXIS))
+    method = steps.from_config(config, devices.AXIS)
     images, labels, *_ = run.image_set
     data_set = {"images": images} | ({} if labels is None else {"labels": labels})
     batches = data.Batches(
@@ -110,7 +110,12 @@ def _dispatcher(run: Run, rollbacks: int) -> dispatch.Dispatcher:
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    return dispatch.Dispatcher(step, batches, data_set if run.placement == "device" else None)
+    return dispatch.Dispatcher(
+        functools.partial(steps.train_step, method),
+        batches,
+        batches_per_step=method.discriminator_steps,
+        data_set=data_set if run.placement == "device" else None,
+    )
 
 
 def _loop(

@@ -31,7 +31,7 @@ def test_losses_are_finite_for_any_logit():
 
 
 def test_penalties_cost_their_weight_whenever_they_are_due():
-    def square_of_gradient(critic, real, fake):
+    def square_of_gradient(critic, real, fake, keys):
         return jnp.sum(jnp.square(jax.grad(lambda images: critic(images).sum())(real)), (1, 2, 3))
 
     def critic(images):
@@ -40,7 +40,8 @@ def test_penalties_cost_their_weight_whenever_they_are_due():
     images = jnp.ones((4, 2, 2, 1))
 
     def cost(step, *penalties):
-        return float(penalty_sum(penalties, critic, images, images, jnp.int32(step)))
+        keys = jax.random.split(jax.random.key(0), 4)
+        return float(penalty_sum(penalties, critic, images, images, keys=keys, step=jnp.int32(step)))
 
     assert cost(0) == 0
     assert cost(5, Penalty(square_of_gradient, weight=0.5)) == 0.5 * 9 * 4

@@ -315,12 +315,14 @@ def test_both_placements_of_the_images_train_the_same(tiny, tmp_path):
 
 def test_a_flip_mirrors_half_of_the_images_by_their_index():
     images = jax.random.normal(jax.random.key(0), (200, 4, 6, 3))
-    flipped = augment.flip(images, jax.random.key(1), jnp.arange(200))
+    flipped = augment.flip(images, latent.example_keys(jax.random.key(1), jnp.arange(200)))
     mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
     assert (mirrored | (flipped == images).all((1, 2, 3))).all()
     assert 70 < mirrored.sum() < 130
     # An image's lot does not depend on who shares its replica.
-    np.testing.assert_array_equal(flipped[50:60], augment.flip(images[50:60], jax.random.key(1), jnp.arange(50, 60)))
+    np.testing.assert_array_equal(
+        flipped[50:60], augment.flip(images[50:60], latent.example_keys(jax.random.key(1), jnp.arange(50, 60)))
+    )
 
 
 def test_only_a_loss_that_reads_them_has_real_logits_computed_for_the_generator(tiny):

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
-from scipy.stats import mannwhitneyu
 
 from dcgan_jax import data
 from dcgan_jax.evaluation import extractors, metrics
@@ -128,6 +127,8 @@ def memorisation(fake: np.ndarray, references: dict[str, Reference]) -> ResultLi
         _, real_distances = metrics.nearest_neighbours(test, train)
     else:
         _, real_distances = metrics.nearest_neighbours(train, train, exclude_self=True)
+    from scipy.stats import mannwhitneyu  # imported late: it takes a second, and training rarely needs it
+
     probability = mannwhitneyu(real_distances, fake_distances).statistic / (len(real_distances) * len(fake))
     order = np.argsort(fake_distances)[:NUM_CLOSEST]
     closest = [(int(i), int(nearest[i]), round(float(fake_distances[i]), 6)) for i in order]

@@ -108,15 +108,18 @@ def _of_one_batch(norm: Norm) -> Norm:
 @functools.partial(jax.jit, static_argnums=0)
 def _batch_statistics(network: Any, variables: Tree, x: Array, labels: Array | None) -> Tree:
     network = network.clone(norm=_of_one_batch(network.norm))
-    return network.apply(variables, x, labels, train=True, mutable=["batch_stats"])[1].get("batch_stats", {})
+    collections = [name for name in variables if name != "params"]
+    return network.apply(variables, x, labels, train=True, mutable=collections)[1]["batch_stats"]
 
 
 def recompute_statistics(network: Any, variables: Tree, batches: Iterable[tuple[Array, Array | None]]) -> Tree:
     """The running statistics that a network should have: the mean of its batch statistics over some batches.
 
     network: one of `models`. variables: its collections; the values of 'batch_stats' do not matter. batches: (z or
-    images in [-1, 1], labels or None), all of one size.
+    images in [-1, 1], labels or None), all of one size. A network without batch norm has no statistics: {}.
     """
+    if not variables.get("batch_stats"):
+        return {}
     total: Tree = None
     count = 0
     for x, labels in batches:

@@ -92,7 +92,8 @@ def voting(step: Callable) -> Callable:
 
     def step_with_vote(state: Tree, vote: jax.Array, *arguments: Any) -> tuple[Tree, Tree, jax.Array]:
         state, results = step(state, *arguments)
-        return state, results, jax.lax.pmax(vote, AXIS)
+        # Alone there is nobody to agree with, and one collective less to wait for.
+        return state, results, jax.lax.pmax(vote, AXIS) if jax.process_count() > 1 else vote
 
     return step_with_vote
 

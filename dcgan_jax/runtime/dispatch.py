@@ -103,12 +103,21 @@ def several(step: Step) -> Step:
 class Dispatcher:
     """Prepares calls and makes them.
 
-    step: (state, batch) -> (state, metrics), pure, over the axis `devices.AXIS`. data_set: all images and labels, to be
-    kept in the devices' memory; None: each batch is sent there.
+    step: (state, batch) -> (state, metrics), pure, over the axis `devices.AXIS`; it takes `batches_per_step` batches,
+    each shared out over all devices, one after the other. data_set: all images and labels, to be kept in the devices'
+    memory; None: each batch is sent there.
     """
 
-    def __init__(self, step: Step, batches: Batches, data_set: dict[str, np.ndarray] | None = None):
+    def __init__(
+        self,
+        step: Step,
+        batches: Batches,
+        *,
+        batches_per_step: int = 1,
+        data_set: dict[str, np.ndarray] | None = None,
+    ):
         self._inputs: Callable[[int], Tree] = batches
+        self._batches_per_step = batches_per_step
         self._constant: tuple = ()
         if data_set is not None:
             step, self._inputs = from_device(step), batches.indices
@@ -124,11 +133,17 @@ class Dispatcher:
 
     def prepare(self, steps: range) -> Call:
         """Reads the inputs of a call and starts to send them; may run ahead, in another thread."""
-        inputs = [devices.shard(self._inputs(step)) for step in steps]
+        inputs = [self._inputs_of(step) for step in steps]
         if len(inputs) == 1:
             return Call(steps, self._one, (*self._constant, devices.put(inputs[0])))
         stacked = jax.tree.map(lambda *arrays: np.stack(arrays, axis=1), *inputs)
         return Call(steps, self._several, (*self._constant, devices.put(stacked)))
+
+    def _inputs_of(self, step: int) -> Tree:
+        """Arrays [local devices, batches a step * B / devices, ...]."""
+        first = step * self._batches_per_step
+        batches = [devices.shard(self._inputs(first + i)) for i in range(self._batches_per_step)]
+        return jax.tree.map(lambda *arrays: np.concatenate(arrays, axis=1), *batches) if batches[1:] else batches[0]
 
     def compiles(self, call: Call) -> bool:
         """Whether this is the first call of its program, which compiles it."""

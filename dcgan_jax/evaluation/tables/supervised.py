@@ -64,14 +64,14 @@ def train(
     network = architecture.clone(outputs=classes)
     steps = max(1, images_seen // trial.batch_size)
     init_key, rng = jax.random.key(seed), np.random.default_rng(seed)
-    variables = network.init(init_key, to_unit_range(learned.images[:2]), train=True)
+    variables = dict(network.init(init_key, to_unit_range(learned.images[:2]), train=True))
     state = variables, optax.scale_by_adam().init(variables["params"])
     for step in range(steps):
         chosen = np.sort(rng.integers(0, len(learned.images), trial.batch_size))
         rate = trial.learning_rate * (1 + math.cos(math.pi * step / steps)) / 2
         settings = rate, trial.b1, trial.weight_decay
         state = _train_step(network, state, settings, learned.images[chosen], learned.labels[chosen])
-    trained = {"params": state[0]["params"], "batch_stats": state[0].get("batch_stats", {})}
+    trained = state[0]
     stats = batch_norm.statistics_of_images(network, trained, learned.images)
     return SupervisedClassifier(network, trained | {"batch_stats": stats})
 
@@ -83,10 +83,11 @@ def _train_step(
     """One step of AdamW. The hyperparameters are arguments, so that all trials share the compiled step."""
     variables, opt_state = state
     rate, b1, weight_decay = settings
+    collections = [name for name in variables if name != "params"]
 
     def loss(params: Tree) -> tuple[Array, Tree]:
-        collections = {"params": params, "batch_stats": variables.get("batch_stats", {})}
-        logits, updated = network.apply(collections, to_unit_range(images), train=True, mutable=["batch_stats"])
+        variables_now = variables | {"params": params}
+        logits, updated = network.apply(variables_now, to_unit_range(images), train=True, mutable=collections)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), updated
 
     gradients, updated = jax.grad(loss, has_aux=True)(variables["params"])
