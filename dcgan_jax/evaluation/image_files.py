@@ -1,5 +1,6 @@
 """Images to be measured from any source: a folder or archive of image files, an array, or a prepared set."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -33,12 +34,9 @@ def _open_files(path: str, prepared: str) -> ImageSet:
     sizes: dict[tuple[int, int], str] = {}
     modes = set()
     for index, name in enumerate(source.names):
-        try:
-            image = source.read(index)
-        except Exception:  # whatever Pillow raises; preparing the set reports the file
-            continue
-        sizes.setdefault(image.size, name)
-        modes.add(image.mode)
+        with suppress(Exception), source.read(index) as image:  # preparing the set reports a file that cannot be read
+            sizes.setdefault(image.size, name)
+            modes.add(image.mode)
     if len(sizes) > 1:
         (first, first_name), (second, second_name) = list(sizes.items())[:2]
         raise UserError(
@@ -55,10 +53,11 @@ def _open_array(file: Path) -> ImageSet:
     try:
         content = np.load(file, allow_pickle=False)
         if isinstance(content, np.lib.npyio.NpzFile):
-            names = [name for name in ARRAY_NAMES if name in content.files]
-            if not names:
-                raise ValueError(f"it holds {', '.join(content.files)}, none of {', '.join(ARRAY_NAMES)}")
-            content = content[names[0]]
+            with content as archive:
+                names = [name for name in ARRAY_NAMES if name in archive.files]
+                if not names:
+                    raise ValueError(f"it holds {', '.join(archive.files)}, none of {', '.join(ARRAY_NAMES)}")
+                content = archive[names[0]]
         if content.dtype != np.uint8 or content.ndim != 4 or content.shape[-1] not in (1, 3) or not len(content):
             raise ValueError(f"it holds {content.dtype} {content.shape}")
     except FileNotFoundError:
