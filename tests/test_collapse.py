@@ -104,8 +104,9 @@ def step_names(folder):
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
 
 
-@pytest.mark.parametrize("resumed", [False, True], ids=["fresh", "resumed"])
-@pytest.mark.parametrize(("best_metric", "target"), [("", 60), ("d_loss", 40)])
+@pytest.mark.parametrize(
+    ("resumed", "best_metric", "target"), [(False, "", 60), (True, "d_loss", 40)], ids=["fresh", "resumed"]
+)
 def test_a_run_that_collapses_goes_back_and_tries_again(tmp_path, monkeypatch, resumed, best_metric, target):
     workdir = tmp_path / "run"
     flags = (*FLAGS, f"--workdir={workdir}", "--config.on_collapse=rollback", f"--config.best_metric={best_metric}")

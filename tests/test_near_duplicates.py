@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from conftest import launch
+from conftest import call, launch
 from PIL import Image, ImageEnhance
 
 from dcgan_jax import config as configuration
@@ -133,11 +133,16 @@ def test_grey_and_plain_images_are_no_trouble(monkeypatch):
     assert near_duplicates.equal_pairs(images).tolist() == [[0, i] for i in range(1, 20)]
 
 
-def test_the_launcher_deduplicates_with_a_fully_trained_hash(tmp_path):
+@pytest.mark.parametrize("fully_trained", [False, pytest.param(True, marks=pytest.mark.nightly)])
+def test_the_launcher_deduplicates(tmp_path, monkeypatch, fully_trained):
     folder = draw(tmp_path / "pictures", 36)
     arguments = ("--config=configs/folder.py", f"--config.data.path={folder}", "--config.image_size=32")
     arguments += ("--config.channels=1", f"--config.data.prepared={tmp_path}", "--deduplicate")
-    done = launch("prepare", *arguments, optimize=True)
+    if fully_trained:
+        done = launch("prepare", *arguments, optimize=True)
+    else:
+        shorten(monkeypatch)
+        done = call("prepare", *arguments)
     assert done.returncode == 0, done.stderr
     assert "of 45 images are near-duplicates" in done.stderr
     assert "--config.data.source=prepared --config.data.path=" in done.stdout

@@ -93,7 +93,7 @@ def test_a_stop_request_to_one_process_stops_all_at_the_same_step(tmp_path, coun
     assert job.told().count(f"stopped at step {step} on") == 2
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.nightly)])
 def test_when_one_process_dies_the_other_ends_and_a_restart_resumes(tmp_path, victim):
     workdir = tmp_path / "run"
     with Job(tmp_path, 2, 1, *SMALL, "--config.num_steps=100000", f"--workdir={workdir}") as job:

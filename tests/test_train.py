@@ -65,6 +65,7 @@ def test_resuming_equals_the_straight_run(straight_run, tmp_path):
     assert third.stderr.startswith("nothing to do")
 
 
+@pytest.mark.nightly
 def test_other_devices_give_the_same_run(straight_run, tmp_path):
     done = launch("train", *SMALL, "--config.num_steps=3", f"--workdir={tmp_path}/run", devices=1)
     assert done.returncode == 0, done.stderr
