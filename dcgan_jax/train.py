@@ -87,7 +87,7 @@ def _attempt(run: Run, state: GANState, requests: StopRequests, rollbacks: int) 
         snapshot = Snapshot(config, state, {})  # compiled before there is anything to save in a hurry
         if output and start == 0:
             hooks.show_reals(output.monitor, run.image_set.images, config.seed)
-            hooks.sample_hook(output.monitor, config.seed, config.sample_every).act(snapshot)
+            hooks.sample_hook(output, config.seed, config.sample_every).act(snapshot)
         stop = StopVote(requests, jax.process_count(), checkpoint.reached_preemption)
         reporter = Reporter(config, run.image_set.images, output, stop)
         dispatcher = _dispatcher(run, rollbacks)
@@ -149,7 +149,7 @@ def _loop(
             waiting = Results(call.steps, metrics, any_asked, spread(state.generator) if logged else None, compiles)
             stopping = reporter.stop.decided and step < end
             due = [hook for hook in chosen if hook.due(step, last=step == end, stopping=stopping)]
-            if due or step == end:
+            if due:
                 values, waiting = reporter(waiting), None
                 with reporter.clock.paused():
                     snapshot = Snapshot(config, devices.first_replica(state), values)

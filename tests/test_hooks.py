@@ -2,6 +2,7 @@
 
 import json
 import time
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -85,6 +86,19 @@ def test_images_per_second_are_of_training_alone(tiny, tmp_path, monkeypatch, cl
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["images_per_sec"] for line in lines] == [config.batch_size] * 8
     assert {line["data_wait"] for line in lines} == {0}
+
+
+def test_every_process_has_the_same_hooks_due_at_the_same_steps(tiny):
+    config = tiny(num_steps=60, sample_every=4, checkpoint_every=6, eval_every=10, eval_metrics="fid10k_train")
+    run = prepare.Run(config, "run", SimpleNamespace(card={}), "host", evaluator=lambda read, step: [])
+
+    def due(output):
+        chosen = hooks.make_hooks(run, output, 0)
+        stops = [(step, stopping) for step in range(1, 61) for stopping in (False, True)]
+        return [[hook.due(step, last=step == 60, stopping=stopping) for hook in chosen] for step, stopping in stops]
+
+    # Process 0 has an output, the others have none; they would wait for each other in different collectives.
+    assert due(hooks.Output("monitor", "checkpoints")) == due(None)
 
 
 def test_a_moment_has_one_snapshot_for_all_hooks(tiny, tmp_path, monkeypatch):

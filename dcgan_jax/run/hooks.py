@@ -51,7 +51,8 @@ class Snapshot:
 class Hook(NamedTuple):
     """Something to do every `every` steps (several numbers: at multiples of any; 0 is never) and after the last one.
 
-    when_stopping: also if the run stops early.
+    when_stopping: also if the run stops early. All processes have the same hooks, due at the same steps, since they
+    agree on stopping by the results that they have read until then; only the one with an output writes.
     """
 
     act: Callable[[Snapshot], None]
@@ -61,47 +62,6 @@ class Hook(NamedTuple):
     def due(self, step: int, *, last: bool, stopping: bool) -> bool:
         """Whether it is to be done after this step."""
         return last or (stopping and self.when_stopping) or any(n and step % n == 0 for n in self.every)
-
-
-def sample_hook(monitor: Monitor, seed: int, every: int) -> Hook:
-    """Writes a grid of samples of a fixed z."""
-
-    def act(snapshot: Snapshot) -> None:
-        monitor.write_images(f"step_{snapshot.step:08d}", snapshot.gan.sample(GRID, seed), snapshot.step)
-
-    return Hook(act, (every,))
-
-
-def show_reals(monitor: Monitor, images: np.ndarray, seed: int) -> None:
-    """Writes a grid of real images, uint8 [N, H, W, C]."""
-    # From all over the set: the first ones may all be of one class.
-    chosen = np.random.default_rng(seed).permutation(len(images))[:GRID]
-    monitor.write_images("reals", images[np.sort(chosen)], 0)
-
-
-def evaluate_hook(evaluator: Evaluator, workdir: Path, monitor: Monitor | None, seed: int, every: int) -> Hook:
-    """Measures samples, as launch/evaluate.py does; all processes take part, and the one with a monitor writes."""
-
-    def act(snapshot: Snapshot) -> None:
-        lines = evaluator(lambda indices: snapshot.gan.sample_at(indices, seed), step=snapshot.step)
-        values = {line["metric"]: line["value"] for line in lines}
-        snapshot.metrics |= values
-        if monitor:
-            files.append_lines(workdir / report.NAME, lines)
-            monitor.write_evaluation(snapshot.step, values)
-            report.curves(report.read(workdir / report.NAME), workdir / "evaluation")
-
-    return Hook(act, (every,))
-
-
-def save_hook(checkpoints: Checkpoints, monitor: Monitor, meta: dict[str, Any], every: tuple[int, ...]) -> Hook:
-    """Saves a checkpoint, in the background."""
-
-    def act(snapshot: Snapshot) -> None:
-        monitor.sync()
-        checkpoints.save(snapshot.step, snapshot.state, meta, snapshot.metrics)
-
-    return Hook(act, every, when_stopping=True)
 
 
 class Output(NamedTuple):
@@ -126,20 +86,61 @@ class Output(NamedTuple):
         return cls(opened.enter_context(closing(Monitor(run.workdir, config, start_step=start))), checkpoints)
 
 
+def sample_hook(output: Output | None, seed: int, every: int) -> Hook:
+    """Writes a grid of samples of a fixed z."""
+
+    def act(snapshot: Snapshot) -> None:
+        if output:
+            images = snapshot.gan.sample(GRID, seed)
+            output.monitor.write_images(f"step_{snapshot.step:08d}", images, snapshot.step)
+
+    return Hook(act, (every,))
+
+
+def show_reals(monitor: Monitor, images: np.ndarray, seed: int) -> None:
+    """Writes a grid of real images, uint8 [N, H, W, C]."""
+    # From all over the set: the first ones may all be of one class.
+    chosen = np.random.default_rng(seed).permutation(len(images))[:GRID]
+    monitor.write_images("reals", images[np.sort(chosen)], 0)
+
+
+def evaluate_hook(evaluator: Evaluator, workdir: Path, output: Output | None, seed: int, every: int) -> Hook:
+    """Measures samples, as launch/evaluate.py does; all processes take part."""
+
+    def act(snapshot: Snapshot) -> None:
+        lines = evaluator(lambda indices: snapshot.gan.sample_at(indices, seed), step=snapshot.step)
+        values = {line["metric"]: line["value"] for line in lines}
+        snapshot.metrics |= values
+        if output:
+            files.append_lines(workdir / report.NAME, lines)
+            output.monitor.write_evaluation(snapshot.step, values)
+            report.curves(report.read(workdir / report.NAME), workdir / "evaluation")
+
+    return Hook(act, (every,))
+
+
+def save_hook(output: Output | None, meta: dict[str, Any], every: tuple[int, ...]) -> Hook:
+    """Saves a checkpoint, in the background."""
+
+    def act(snapshot: Snapshot) -> None:
+        if output:
+            output.monitor.sync()
+            output.checkpoints.save(snapshot.step, snapshot.state, meta, snapshot.metrics)
+
+    return Hook(act, every, when_stopping=True)
+
+
 def make_hooks(run: Run, output: Output | None, rollbacks: int) -> list[Hook]:
     """The hooks of a run. Evaluating comes before saving, so that its values get into the checkpoint."""
-    config, chosen = run.config, []
-    if output:
-        chosen.append(sample_hook(output.monitor, config.seed, config.sample_every))
+    config = run.config
+    chosen = [sample_hook(output, config.seed, config.sample_every)]
     if run.evaluator:
-        monitor = output.monitor if output else None
-        chosen.append(evaluate_hook(run.evaluator, run.workdir, monitor, config.seed, config.eval_every))
-    if output:
-        meta = {
-            "config": json.loads(config.to_json()),
-            "versions": versions(),
-            "data": run.image_set.card,
-            "rollbacks": rollbacks,
-        }
-        chosen.append(save_hook(output.checkpoints, output.monitor, meta, (config.checkpoint_every, config.eval_every)))
+        chosen.append(evaluate_hook(run.evaluator, run.workdir, output, config.seed, config.eval_every))
+    meta = {
+        "config": json.loads(config.to_json()),
+        "versions": versions(),
+        "data": run.image_set.card,
+        "rollbacks": rollbacks,
+    }
+    chosen.append(save_hook(output, meta, (config.checkpoint_every, config.eval_every)))
     return chosen
