@@ -11,6 +11,7 @@ from dcgan_jax import steps
 from dcgan_jax.fields import METRICS
 from dcgan_jax.run import checkpoint, collapse
 from dcgan_jax.run.collapse import LINES, STEPS, Watch, history, retried
+from dcgan_jax.runtime import files
 
 HEALTHY = {"spread": 0.8, "d_accuracy_real": 0.95, "d_accuracy_fake": 0.97, "d_saturated": 0.0}
 ALIKE = HEALTHY | {"spread": 0.05}
@@ -113,8 +114,24 @@ def test_a_run_that_collapses_goes_back_and_tries_again(tmp_path, monkeypatch, r
     monkeypatch.setattr(steps, "train_step", stub(lambda seed: seed == SEED))
     if resumed:
         assert call("train", *flags, "--config.num_steps=20").returncode == 0
-    done = call("train", *flags, "--config.num_steps=200")
+    locked = []
+
+    def watched(function):
+        def looking(*arguments):
+            held = files.lock(workdir / ".lock", wait=False)
+            locked.append(held is None)
+            if held:
+                held.__exit__(None, None, None)
+            return function(*arguments)
+
+        return looking
+
+    with monkeypatch.context() as patched:
+        for name in ("go_back", "retried"):  # between two attempts, and at the start of each
+            patched.setattr(collapse, name, watched(getattr(collapse, name)))
+        done = call("train", *flags, "--config.num_steps=200")
     assert done.returncode == 0, done.stderr
+    assert locked == [True] * 3, "nobody else may enter while a run goes back"
     assert "step 180: training has collapsed" in done.stderr
     assert f"going back to step {target}" in done.stderr
     assert step_names(workdir / "collapsed") == [180]
@@ -166,6 +183,14 @@ def test_by_default_a_collapse_is_a_warning(tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("training has collapsed") == 1
     assert [line["collapsed"] for line in lines(tmp_path / "run" / "metrics.jsonl")] == [0.0] * 8 + [1.0] * 3
+
+
+def test_a_collapse_that_began_before_a_resume_is_noticed_where_the_straight_run_notices_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(steps, "train_step", stub(lambda seed: True))
+    for end in (120, 180):  # it begins at 80, and shows at 180
+        done = call("train", *FLAGS, f"--config.num_steps={end}", f"--workdir={tmp_path}/run")
+        assert done.returncode == 0, done.stderr
+    assert [line["collapsed"] for line in lines(tmp_path / "run" / "metrics.jsonl")] == [0.0] * 8 + [1.0]
 
 
 def test_a_run_that_does_not_collapse_is_not_called_so(straight_run):

@@ -115,6 +115,15 @@ def test_differences_name_what_a_resumed_run_may_not_change():
     assert configuration.differences(as_json, changed().to_dict()) == []
 
 
+def test_what_finished_steps_were_computed_by_may_not_change():
+    # Of the fields of networks and training, the length of a run and the steps of a call alone.
+    may = {
+        name for name, field in (fields.SECTIONS["Networks"] | fields.SECTIONS["Training"]).items() if field.may_change
+    }
+    assert may == {"num_steps", "steps_per_call"}
+    assert not any(fields.FIELDS[name].may_change for name in ("seed", "image_size", "data.crop", "data.flip"))
+
+
 def test_a_run_with_decay_may_not_change_its_length():
     old, new = (changed(lr_decay_steps=5, num_steps=n).to_dict() for n in (10, 20))
     assert configuration.differences(old, new) == ["num_steps: 10 there, 20 here"]
