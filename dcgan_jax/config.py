@@ -202,7 +202,7 @@ def _check_steps_per_call(config: ConfigDict) -> None:
     names, count = [name for name in INTERVALS if config[name]], config.steps_per_call
     if count and any(config[name] % count for name in names):
         every = math.gcd(*(config[name] for name in names))
-        nearest = max(smaller for smaller in range(1, count) if every % smaller == 0)
+        nearest = max(smaller for smaller in range(1, min(count, every) + 1) if every % smaller == 0)
         raise UserError(
             f"config.steps_per_call: found {count}, expected 0 or a number that divides "
             f"{', '.join(f'{name} ({config[name]})' for name in names)}; try {nearest}"

@@ -33,6 +33,15 @@ def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path):
     assert contents(tmp_path) == [("file", "old")]
 
 
+def test_a_free_path_is_beside_what_is_there(tmp_path):
+    names = []
+    for _ in range(3):
+        path = files.free_path(tmp_path / "40")
+        path.mkdir()
+        names.append(path.name)
+    assert names == ["40", "40-1", "40-2"]
+
+
 def test_one_process_at_a_time_holds_a_lock(tmp_path):
     held = files.lock(tmp_path / "lock", wait=False)
     assert files.lock(tmp_path / "lock", wait=False) is None

@@ -113,6 +113,8 @@ WRONG = [
     (("--config=configs/digits.py", "--nothing=1"), "nothing"),
     (("--config=configs/digits.py", "loose"), "found 'loose'"),
     ((), "--config: missing"),
+    (("--config=",), "--config: missing"),
+    (("--config=configs/digits.py", "--config.steps_per_call=99999999999999999"), "try 50"),
     (("--config=README.md",), "get_config()"),
     (("--config=configs/digits.py", "--config.image_size=16", "--config.image_size=32"), "found twice"),
     (("--config=configs/folder.py",), "config.data.path: missing"),
@@ -148,7 +150,7 @@ def test_two_runs_in_one_folder_are_refused(tiny, tmp_path):
     assert checkpoint.steps(workdir) == [1]
 
 
-@pytest.mark.parametrize("content", ["// mine", "[1]", '{"a": 1}'])
+@pytest.mark.parametrize("content", ["// mine", "[1]", '{"a": 1}', '{"seed": 0, "batch_size": 64, "data": "imagenet"}'])
 def test_someone_elses_config_json_is_refused(tiny, tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(UserError, match="is not a run's configuration"):
@@ -160,6 +162,19 @@ def test_before_the_first_step_another_configuration_may_take_the_folder(straigh
     shutil.copy(straight_run / "config.json", tmp_path)
     train.train(tiny(num_steps=1), tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["latent_dim"] == 6
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "samples", "tensorboard"])
+def test_a_file_in_place_of_a_folder_and_the_other_way_round_is_refused(tiny, tmp_path, name):
+    train.train(tiny(num_steps=1), tmp_path)
+    if (tmp_path / name).is_dir():
+        shutil.rmtree(tmp_path / name)
+        (tmp_path / name).write_text("")
+    else:
+        (tmp_path / name).unlink()
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=f"{name}' is a f"):
+        train.train(tiny(num_steps=2), tmp_path)
 
 
 def test_someone_elses_folder_is_refused(tiny, tmp_path):

@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 from flax import serialization
 
 from dcgan_jax.run import trees
+from dcgan_jax.runtime import files
 from dcgan_jax.runtime.errors import TrainingError, UserError, local_path
 
 if TYPE_CHECKING:  # loading a network should not wait for the import of optax
@@ -192,8 +193,7 @@ def set_aside(workdir: Path, newer_than: int, folder: Path | None = None) -> Non
     for step in moved:
         kept = folder or workdir / "damaged"
         kept.mkdir(exist_ok=True)
-        names = (kept / (f"{step}-{copy}" if copy else str(step)) for copy in range(2**31))
-        free = next(path for path in names if not path.exists())
+        free = files.free_path(kept / str(step))
         (workdir / "checkpoints" / str(step)).rename(free)
         if not folder:
             log.warning("checkpoint: the damaged one of step %d is now %s", step, free)

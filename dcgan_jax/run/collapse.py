@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 from dcgan_jax import latent
 from dcgan_jax import state as states
 from dcgan_jax.run import checkpoint
+from dcgan_jax.runtime import files
 from dcgan_jax.runtime.errors import TrainingError, UserError
 from dcgan_jax.state import GANState, NetworkState
 from dcgan_jax.steps import Method
@@ -140,7 +141,7 @@ def go_back(config: ConfigDict, workdir: Path, collapsed: Collapsed, rollbacks: 
         raise TrainingError(f"{collapsed}{tried}; {kept}. Try lower learning rates in another --workdir{advice}")
     aside = workdir / "collapsed" / str(collapsed.step)
     aside.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(workdir / "metrics.jsonl", aside / "metrics.jsonl")
+    shutil.copy2(workdir / "metrics.jsonl", files.free_path(aside / "metrics.jsonl"))
     checkpoint.set_aside(workdir, newer_than=best, folder=aside)
     log.warning("%s; going back to step %d, with half the learning rates and other noise", collapsed, best)
     return checkpoint.restore(workdir, states.abstract(config), best)[0]

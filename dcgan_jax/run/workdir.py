@@ -45,6 +45,12 @@ def claim(workdir: Path, config: ConfigDict, wait: float) -> Claim:
         if path.exists() and not path.is_dir():
             raise UserError(f"workdir: {str(path)!r} is a file, expected a folder; pass another --workdir")
     writable_path(workdir / "checkpoints", "--workdir")
+    for name in ("config.json", "metrics.jsonl"):
+        if (workdir / name).is_dir():
+            raise UserError(f"workdir: {str(workdir / name)!r} is a folder, expected a file; pass another --workdir")
+    for name in ("samples", "tensorboard"):
+        if (workdir / name).is_file():
+            raise UserError(f"workdir: {str(workdir / name)!r} is a file, expected a folder; pass another --workdir")
     if _recorded_config(workdir) is None:
         ours = [name for name in ("metrics.jsonl", "samples", "tensorboard") if (workdir / name).exists()]
         if ours:
@@ -167,7 +173,8 @@ def _recorded_config(workdir: Path) -> dict[str, Any] | None:
         recorded = None
     if recorded is None and checkpoint.steps(workdir):
         recorded = checkpoint.read(workdir)[1]["config"]
-    if isinstance(recorded, dict) and {"seed", "batch_size", "data"} <= recorded.keys():
+    ours = isinstance(recorded, dict) and {"seed", "batch_size"} <= recorded.keys()
+    if ours and isinstance(recorded.get("data"), dict):
         return configuration.default_config().to_dict() | recorded
     if path.exists():
         raise UserError(f"workdir: {str(path)!r} is not a run's configuration; move it, or pass another --workdir")

@@ -59,6 +59,12 @@ def append_lines(path: Path, lines: list[dict[str, Any]]) -> None:
         os.fsync(file.fileno())
 
 
+def free_path(path: Path) -> Path:
+    """The path, or if something is there, the first of PATH-1, PATH-2, ... that is free."""
+    names = (path.with_name(f"{path.name}-{copy}") for copy in range(1, 2**31))
+    return path if not os.path.lexists(path) else next(name for name in names if not os.path.lexists(name))
+
+
 def flush_folder(folder: Path) -> None:
     """Makes sure that new and renamed entries of a folder are on disk."""
     descriptor = os.open(folder, os.O_RDONLY)
