@@ -126,7 +126,9 @@ def _loop(
     chosen: list[Hook],
     requests: StopRequests,
 ) -> GANState:
-    state, start, end = devices.replicate(host_state), int(host_state.step), config.num_steps
+    start, end = int(host_state.step), config.num_steps
+    # On the devices from the start: programs are compiled anew for arguments that lie elsewhere.
+    state = devices.put(devices.replicate(host_state))
     spread = devices.map_step(functools.partial(collapse.spread, steps.from_config(config)), donate=False)
     jax.block_until_ready(spread(state.generator))  # compiled before the clock starts
     reporter.clock.start()

@@ -88,6 +88,18 @@ def test_images_per_second_are_of_training_alone(tiny, tmp_path, monkeypatch, cl
     assert {line["data_wait"] for line in lines} == {0}
 
 
+def test_later_steps_compile_nothing(tiny, tmp_path, caplog):
+    def compiled(name, num_steps):
+        caplog.clear()
+        config = tiny(num_steps=num_steps, log_every=1, sample_every=9, checkpoint_every=9)
+        with jax.log_compiles(True):
+            train.train(config, tmp_path / name)
+        return sum(record.getMessage().startswith("Compiling") for record in caplog.records)
+
+    compiled("first", 1)  # with what later runs of this process share
+    assert compiled("one step", 1) == compiled("three steps", 3) > 0
+
+
 def test_every_process_has_the_same_hooks_due_at_the_same_steps(tiny):
     config = tiny(num_steps=60, sample_every=4, checkpoint_every=6, eval_every=10, eval_metrics="fid10k_train")
     run = prepare.Run(config, "run", SimpleNamespace(card={}), "host", evaluator=lambda read, step: [])
