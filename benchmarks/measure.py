@@ -101,11 +101,12 @@ def title(config: ConfigDict, options: argparse.Namespace) -> str:
 
 
 def random_batch(config: ConfigDict) -> dict[str, np.ndarray]:
-    """A batch of random images, with labels if the configuration has classes."""
-    shape = (config.batch_size, *config.image_size, config.channels)
+    """Random images for one step, with labels if the configuration has classes."""
+    count = config.batch_size * config.discriminator_steps
+    shape = (count, *config.image_size, config.channels)
     batch = {"images": np.random.default_rng(0).integers(0, 256, shape, np.uint8)}
     if config.num_classes:
-        batch["labels"] = np.arange(config.batch_size, dtype=np.int32) % config.num_classes
+        batch["labels"] = np.arange(count, dtype=np.int32) % config.num_classes
     return batch
 
 

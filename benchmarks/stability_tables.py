@@ -1,0 +1,206 @@
+"""Tables and curves from the lines of `benchmarks/stability.py`, written into docs/stability.md between its marks.
+
+    python benchmarks/stability_tables.py
+
+A table stands between `<!-- NAME -->` and `<!-- end -->`, NAME being an experiment or one of `TABLES`; the rest of the
+page is written by hand. Curves are in docs/stability_NAME.png.
+"""
+
+import argparse
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import measure
+import numpy as np
+import stability
+from scipy.stats import spearmanr
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+PAGE = measure.ROOT / "docs" / "stability.md"
+FELL = 2.0  # a run has fallen over if its last FID is over so many times its best
+CONFIDENCE = 1.96  # standard deviations of a 95% interval
+
+Line = dict[str, Any]
+
+
+def survived(line: Line) -> bool:
+    """Whether a run ended finite, with all classes covered, and with at most twice its best FID."""
+    last = line["curve"][-1]
+    return bool(last["finite"] and last["covered"] and last["fid"] <= FELL * best(line))
+
+
+def best(line: Line, name: str = "fid") -> float:
+    """The lowest value in a run."""
+    return min(point[name] for point in line["curve"] if name in point)
+
+
+def last(line: Line, name: str = "fid") -> float:
+    """The value after the last step, infinite if the run is no longer finite."""
+    return line["curve"][-1].get(name, np.inf)
+
+
+def wilson(count: int, total: int) -> tuple[float, float]:
+    """Wilson's interval of 95% for a share."""
+    share, z = count / total, CONFIDENCE
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total)) / (1 + z * z / total)
+    return max(middle - half, 0.0), min(middle + half, 1.0)
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown."""
+    lines = ["| " + " | ".join(row) + " |" for row in (header, *rows)]
+    return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]])
+
+
+def mean(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.2f}{spread}"
+
+
+def grouped(lines: list[Line], *names: str) -> Iterator[tuple[tuple, list[Line]]]:
+    """Lines by the values of some fields, in the order of their first lines."""
+    groups: dict[tuple, list[Line]] = defaultdict(list)
+    for line in lines:
+        groups[tuple(json.dumps(line[name]) if isinstance(line[name], dict) else line[name] for name in names)].append(
+            line
+        )
+    yield from groups.items()
+
+
+def of_experiment(lines: list[Line]) -> str:
+    """One row for all seeds of a method on one set of images with the same fields."""
+    header = [
+        "images",
+        "method",
+        "steps",
+        "runs",
+        "survived (95%)",
+        "best FID",
+        "last FID",
+        "worst last / best",
+        "recall",
+        "smallest class",
+    ]
+    rows = []
+    for (images, method, fields, steps), runs in grouped(lines, "images", "method", "fields", "steps"):
+        count = sum(map(survived, runs))
+        low, high = wilson(count, len(runs))
+        changed = "".join(
+            f", {name} {value}" for name, value in json.loads(fields).items() if name not in stability.SMALL
+        )
+        rows.append(
+            [
+                images,
+                method + changed,
+                f"{steps:,}",
+                str(len(runs)),
+                f"{count / len(runs):.0%} ({low:.0%} to {high:.0%})",
+                mean([best(run) for run in runs]),
+                mean([last(run) for run in runs]),
+                f"{max(last(run) / best(run) for run in runs):.2f}",
+                mean([run["prdc"].get("last", {}).get("recall", 0.0) for run in runs]),
+                f"{min(run['curve'][-1].get('least_class', 0.0) for run in runs):.2f}",
+            ]
+        )
+    return table(header, rows)
+
+
+def of_architectures(lines: list[Line]) -> str:
+    """The share of networks that end with all classes and an FID of at most twice the best network's."""
+    rows = []
+    for (images,), runs in grouped(lines, "images"):
+        bar = FELL * min(last(run) for run in runs)
+        for (method,), own in grouped(runs, "method"):
+            good = [run for run in own if run["curve"][-1].get("covered") and last(run) <= bar]
+            low, high = wilson(len(good), len(own))
+            fids = sorted(last(run) for run in own)
+            rows.append(
+                [
+                    images,
+                    method,
+                    str(len(own)),
+                    f"{len(good) / len(own):.0%} ({low:.0%} to {high:.0%})",
+                    f"{sum(map(survived, own)) / len(own):.0%}",
+                    f"{fids[0]:.2f}",
+                    f"{np.median(fids):.2f}",
+                    f"{fids[-1]:.2f}",
+                ]
+            )
+    return table(
+        [
+            "images",
+            "method",
+            "networks",
+            "all classes, FID within 2 times the best",
+            "survived",
+            "best",
+            "median",
+            "worst",
+        ],
+        rows,
+    )
+
+
+def of_quality(lines: list[Line]) -> str:
+    """Spearman's correlation of quality with the classifier's FID."""
+    rows = []
+    for (images,), runs in grouped(lines, "images"):
+        pairs = [(point["quality"], point["fid"]) for run in runs for point in run["curve"] if "fid" in point]
+        own = [spearmanr([(p["quality"], p["fid"]) for p in run["curve"] if "fid" in p]).statistic for run in runs]
+        rows.append(
+            [images, str(len(runs)), str(len(pairs)), f"{spearmanr(pairs).statistic:.3f}", f"{np.nanmedian(own):.2f}"]
+        )
+    return table(["images", "runs", "checkpoints", "over all of them", "median within a run"], rows)
+
+
+TABLES: dict[str, Callable[[list[Line]], str]] = {"quality": of_quality}
+
+
+def curves(lines: list[Line], path: Path) -> None:
+    """FID over steps, a panel for each set of images, a colour for each method."""
+    sets = list(grouped(lines, "images"))
+    figure, axes = plt.subplots(1, len(sets), figsize=(5 * len(sets), 4), squeeze=False)
+    for axis, ((images,), runs) in zip(axes[0], sets, strict=True):
+        for i, ((method,), own) in enumerate(grouped(runs, "method")):
+            for j, run in enumerate(own):
+                points = [(point["step"], point["fid"]) for point in run["curve"] if "fid" in point]
+                axis.plot(*zip(*points, strict=True), color=f"C{i}", alpha=0.7, label=method if j == 0 else None)
+        axis.set(title=images, xlabel="step", ylabel="classifier's FID", yscale="log")
+        axis.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=80)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=stability.RESULTS)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    options = parser.parse_args()
+    lines = [json.loads(line) for line in options.results.read_text().splitlines()]
+    page = options.page.read_text()
+
+    def filled(match: re.Match) -> str:
+        name = match[1]
+        own = [line for line in lines if name in (line["experiment"], "quality")]
+        if not own:
+            return match[0]
+        make = TABLES.get(name, of_architectures if name == "architectures" else of_experiment)
+        if name not in TABLES:
+            curves(own, options.page.parent / f"stability_{name}.png")
+        return f"<!-- {name} -->\n{make(own)}\n<!-- end -->"
+
+    options.page.write_text(re.sub(r"<!-- (\w+) -->.*?<!-- end -->", filled, page, flags=re.DOTALL))
+
+
+if __name__ == "__main__":
+    main()
