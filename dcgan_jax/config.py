@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from dcgan_jax.fields import FIELDS, INTERVALS, METRICS, check_value, default_of, defaults, one_of
+from dcgan_jax.fields import FIELDS, GRADIENT_PENALTIES, INTERVALS, METRICS, check_value, default_of, defaults, one_of
 from dcgan_jax.runtime.errors import UserError
 
 # Automatic layers stop halving the image before its shorter side falls below this: the paper's 4x4 maps.
@@ -156,6 +156,18 @@ def validate(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def best_by(config: Mapping[str, Any]) -> tuple[str, str]:
+    """The metric that the best checkpoint is chosen by, '' if there is none; and 'lowest' or 'highest'.
+
+    config: whole, but for fields that are younger than it.
+    """
+    if config["best_metric"]:
+        return config["best_metric"], config["best_is"]
+    asked = config["eval_metrics"].split(",") if config["eval_every"] else []
+    fids = [name.strip() for name in asked if name.strip().startswith("fid")]
+    return next(iter(fids), "quality" if config.get("quality") else ""), "lowest"
+
+
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """One text for each field in which two configurations differ and that a resumed run may not change."""
     # A field that is younger than the old configuration had what is now its default.
@@ -186,10 +198,21 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _check_together(config: ConfigDict) -> None:
     """Values that depend on one another."""
     square = config.image_size[0] == config.image_size[1]
-    known = config.best_metric in ("", *METRICS)  # those of an evaluation are checked when it is built
+    own = ("", "quality", *METRICS)
+    known = config.best_metric in own  # those of an evaluation are checked when it is built
+    measured = config.quality or config.best_metric != "quality"
+    of_gradients = [name for name in GRADIENT_PENALTIES if config[name]]
+    smoothable = not config.label_smoothing or config.loss == "non_saturating"
     for name, holds, expected in (
+        (
+            "discriminator_norm",
+            not of_gradients or config.discriminator_norm != "batch",
+            f"'none', 'spectral', 'layer' or 'group' with {' and '.join(of_gradients)}: with batch norm a logit depends on the whole batch, and has no gradient of its own",
+        ),
+        ("label_smoothing", smoothable, "0 with another loss than 'non_saturating'"),
         ("lr_decay_steps", config.lr_decay_steps <= config.num_steps, f"at most num_steps ({config.num_steps})"),
-        ("best_metric", known or config.eval_every > 0, one_of("", *METRICS).expected),
+        ("best_metric", known or config.eval_every > 0, one_of(*own).expected),
+        ("best_metric", measured, "another metric, as quality is False"),
         ("eval_metrics", config.eval_metrics or not config.eval_every, "names such as 'fid10k_train' with eval_every"),
         ("data.crop", square or not config.data.crop.startswith("celeba"), "'center' or 'none' for oblong images"),
         ("dense", config.convolutional or config.dense, "widths such as 1024,1024 if convolutional is False"),

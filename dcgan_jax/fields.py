@@ -18,6 +18,9 @@ METRICS = (
 # Fields that say how many steps lie between two of something; 0 is never.
 INTERVALS = ("log_every", "sample_every", "checkpoint_every", "eval_every")
 
+# The penalties that differentiate the discriminator with respect to images; they may be lazy.
+GRADIENT_PENALTIES = ("r1", "r2", "gradient_penalty", "dragan")
+
 
 class Check(NamedTuple):
     """A test of a field's value, and what an error says was expected."""
@@ -56,6 +59,12 @@ _SIZE = Check(lambda size: len(size) in (1, 2) and min(size) >= 1, "height,width
 _SEED = Check(lambda seed: 0 <= seed < 2**31, "0 or more, and less than 2**31")
 _BATCH = Check(lambda size: size >= 2, "at least 2, for batch norm's statistics")
 _CLASSES = Check(lambda count: count == 0 or count >= 2, "0 (no labels) or at least 2")
+_AUGMENTS = Check(
+    lambda names: not names or set(names.split(",")) <= {"color", "translation", "cutout"},
+    "'', or some of color,translation,cutout",
+)
+_ACTIVATIONS = one_of("relu", "leaky_relu", "tanh", "softplus")
+_BETA_END = Check(lambda value: value == -1 or 0 <= value < 1, "-1, or a number in [0, 1)")
 _CHANNELS = Check(lambda count: count in (1, 3), "1 (grey) or 3 (colour)")
 
 SECTIONS: dict[str, dict[str, Field]] = {
@@ -88,6 +97,10 @@ SECTIONS: dict[str, dict[str, Field]] = {
         "output": Field("tanh", "'tanh': networks see images in [-1, 1]; 'sigmoid': in [0, 1]", one_of("tanh", "sigmoid")),
         "latent_dim": Field(100, "length of z", AT_LEAST_1),
         "prior": Field("normal", "distribution of z: 'normal', or 'uniform' in [-1, 1]", one_of("normal", "uniform")),
+        "generator_activation": Field("relu", "nonlinearity of the generator (guideline 4 of the paper)", _ACTIVATIONS),
+        "discriminator_activation": Field("leaky_relu", "nonlinearity of the discriminator (guideline 5)", _ACTIVATIONS),
+        "generator_norm": Field("batch", "normalisation of the generator; 'none' and 'spectral' give all layers biases", one_of("batch", "layer", "group", "none")),
+        "discriminator_norm": Field("batch", "normalisation of the discriminator; 'spectral' is of its weights", one_of("batch", "spectral", "layer", "group", "none")),
         "norm_epsilon": Field(1e-5, "added to the variance in batch norm", ABOVE_0),
         "norm_momentum": Field(0.9, "share of the old value in a running statistic", BELOW_1),
         "norm_affine": Field(True, "gains and biases in batch norm"),
@@ -95,19 +108,41 @@ SECTIONS: dict[str, dict[str, Field]] = {
         "sync_batch_norm": Field(True, "statistics over the global batch; False: over each device's share of it"),
     },
     "Training": {
-        "batch_size": Field(64, "images a step, over all devices", _BATCH),
-        "num_steps": Field(20_000, "one step updates both networks once", AT_LEAST_1, True),
+        "batch_size": Field(64, "images of one update, over all devices", _BATCH),
+        "num_steps": Field(20_000, "one step updates the generator once", AT_LEAST_1, True),
         "steps_per_call": Field(0, "steps in one call of the devices: a divisor of log_every, sample_every and checkpoint_every; 0: one on CPUs, elsewhere up to 16. It changes the speed alone", NOT_NEGATIVE, True),
         "generator_lr": Field(2e-4, "learning rate of the generator's Adam", ABOVE_0),
         "discriminator_lr": Field(2e-4, "learning rate of the discriminator's Adam", ABOVE_0),
         "b1": Field(0.5, "Adam's first moment: 0.9 oscillates (section 3 of the paper)", BELOW_1),
         "b2": Field(0.999, "Adam's second moment", BELOW_1),
         "l2": Field(0.0, "coefficient of the L2 penalty on every parameter, added to its gradient", NOT_NEGATIVE),
-        "lr_decay_steps": Field(0, "over this many last steps both learning rates fall linearly to zero", NOT_NEGATIVE),
+        "lr_decay_steps": Field(0, "over this many last steps both learning rates fall", NOT_NEGATIVE),
+        "lr_decay_shape": Field("linear", "how they fall", one_of("linear", "cosine")),
+        "lr_end": Field(0.0, "the share of them that is left at the last step", BELOW_1),
+        "lr_warmup_steps": Field(0, "over this many first steps both learning rates rise linearly from zero", NOT_NEGATIVE),
         "fresh_z": Field(False, "True: the generator learns from a z of its own, as in the paper's code"),
         "ema_decay": Field(0.999, "moving average of the generator, from which images are made; 0: its latest weights", BELOW_1),
+        "ema_half_life": Field(0, "in place of ema_decay: half of the average's weight lies on the last so many images, or the last twentieth of all so far if these are fewer; 0: ema_decay", NOT_NEGATIVE),
         # float64 is for tests of exactness; JAX computes in it only with JAX_ENABLE_X64=1.
         "dtype": Field("float32", "dtype of activations (parameters and statistics stay float32)", one_of("float32", "bfloat16", "float64")),
+    },
+    "Stability": {
+        "loss": Field("non_saturating", "the adversarial loss (docs/stability.md)", one_of("non_saturating", "hinge", "least_squares", "wasserstein", "relativistic")),
+        "label_smoothing": Field(0.0, "subtracted from the label 1 of real images; for 'non_saturating'", BELOW_1),
+        "discriminator_steps": Field(1, "updates of the discriminator in a step, each with images of its own", AT_LEAST_1),
+        "r1": Field(0.0, "weight of half the squared gradient at real images", NOT_NEGATIVE),
+        "r2": Field(0.0, "weight of half the squared gradient at generated images", NOT_NEGATIVE),
+        "gradient_penalty": Field(0.0, "weight of WGAN-GP's penalty; usually 10", NOT_NEGATIVE),
+        "dragan": Field(0.0, "weight of DRAGAN's penalty; usually 10", NOT_NEGATIVE),
+        "penalty_every": Field(1, "updates of the discriminator from one of these four penalties to the next, each that many times as strong", AT_LEAST_1),
+        "consistency_real": Field(0.0, "weight of the squared change of logits when real images are flipped and shifted; usually 10", NOT_NEGATIVE),
+        "consistency_fake": Field(0.0, "the same for generated images", NOT_NEGATIVE),
+        "augment": Field("", "of all images that the discriminator sees, in both updates: some of DiffAugment's color,translation,cutout", _AUGMENTS),
+        "instance_noise": Field(0.0, "standard deviation of noise on all images that the discriminator sees; it falls to 0 over burn_in_steps", NOT_NEGATIVE),
+        "burn_in_steps": Field(0, "over this many first steps betas, weights of penalties and instance noise move to their ends; 0: they stay", NOT_NEGATIVE),
+        "b1_end": Field(-1.0, "b1 after burn_in_steps; -1: the same", _BETA_END),
+        "b2_end": Field(-1.0, "b2 after burn_in_steps; -1: the same", _BETA_END),
+        "penalty_end": Field(1.0, "the share of the weights of penalties after burn_in_steps", NOT_NEGATIVE),
     },
     "Output": {
         "log_every": Field(50, "steps between lines of metrics.jsonl", AT_LEAST_1, True),
@@ -117,10 +152,11 @@ SECTIONS: dict[str, dict[str, Field]] = {
         "eval_metrics": Field("", "which measures, such as 'fid10k_train,prdc10k_train' (docs/evaluation.md)", ANY, True),
         "eval_features": Field("inception", "the features they are taken on: 'inception', 'classifier', or 'MODULE:FUNCTION'", ANY, True),
         "inception_weights": Field("", "file of Inception's weights; '': the one in the user's cache, fetched if need be", ANY, True),
-        "on_collapse": Field("warn", "what happens when training has collapsed (docs/reliability.md)", one_of("warn", "stop", "rollback"), True),
+        "quality": Field(True, "measure samples at each checkpoint, without labels or downloaded weights (docs/reliability.md)", ANY, True),
+        "on_collapse": Field("warn", "what happens when training has collapsed or got much worse (docs/reliability.md)", one_of("warn", "stop", "rollback"), True),
         "keep": Field(3, "newest checkpoints kept", AT_LEAST_1, True),
         "keep_best": Field(1, "checkpoints kept besides them: the best ones by best_metric", NOT_NEGATIVE, True),
-        "best_metric": Field("", "a metric of metrics.jsonl or evaluation.jsonl, at the checkpoint's step; '': newest alone", ANY, True),
+        "best_metric": Field("", "a metric of metrics.jsonl or evaluation.jsonl, at the checkpoint's step; '': the first fid of eval_metrics, else quality", ANY, True),
         "best_is": Field("lowest", "which values of best_metric are the best", one_of("lowest", "highest"), True),
     },
 }  # fmt: skip

@@ -251,11 +251,12 @@ def _in_chunks(run: Callable, inputs: np.ndarray, labels: np.ndarray | None) -> 
     return map_chunks(run, CHUNK, inputs, labels)
 
 
-def load(workdir: str | Path, step: int | None = None) -> TrainedGAN:
-    """The GAN of a run, from its newest checkpoint or that of `step`; one CPU suffices, whatever trained it.
+def load(workdir: str | Path, step: int | str | None = None) -> TrainedGAN:
+    """The GAN of a run, from its newest checkpoint; one CPU suffices, whatever trained it.
 
-    It enables the persistent compilation cache (`compile_cache.enable`). Raises UserError if there is no such run or
-    step.
+    step: of another checkpoint, or 'best' for the best one by the run's `quality` (`config.best_by`). It enables the
+    persistent compilation cache (`compile_cache.enable`). Raises UserError if there is no such run or step, or nothing
+    was measured.
     """
     compile_cache.enable()
     tree, meta = checkpoint.read(workdir, step)

@@ -7,11 +7,14 @@
 5. Leaky ReLU in the discriminator, slope 0.2.
 
 No layer but batch norm has a bias, as in the released code. One description serves both networks: it lists the
-discriminator's layers from the image inwards; the generator is the mirror.
+discriminator's layers from the image inwards; the generator is the mirror. Other normalisations and activations are for
+comparison; layers without normalisation have biases.
 """
 
+import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -24,9 +27,12 @@ from dcgan_jax.config import layers
 from dcgan_jax.ops.batch_norm import Norm, batch_norm
 from dcgan_jax.ops.conv import conv, conv_of_constant_maps, conv_transpose
 from dcgan_jax.ops.dtypes import at_least_float32
+from dcgan_jax.ops.group_norm import GroupNorm, NoNorm
+from dcgan_jax.ops.spectral_norm import SpectralNorm
 
 WEIGHT_INIT = nn.initializers.normal(0.02)  # section 3 of the paper
 LEAK = 0.2
+LAYER_NORM = functools.partial(GroupNorm, whole=True)  # one object, so that equal networks are compiled once
 
 # Makes the function that a layer applies to its kernel before use, such as spectral norm, a module with its own state.
 WeightNorm = Callable[..., Callable[[Array], Array]]
@@ -37,13 +43,21 @@ def leaky_relu(x: Array) -> Array:
     return nn.leaky_relu(x, LEAK)
 
 
+def shifted_softplus(x: Array) -> Array:
+    """softplus(2x + 2) / 2 - 1, a smooth function that is near x above 0 (section 4 of the WGAN-GP paper)."""
+    return nn.softplus(2 * x + 2) / 2 - 1
+
+
+ACTIVATIONS = {"relu": nn.relu, "leaky_relu": leaky_relu, "tanh": jnp.tanh, "softplus": shifted_softplus}
+
+
 def no_weight_norm(*, name: str, train: bool) -> Callable[[Array], Array]:
     """Leaves weights as they are."""
     return lambda weight: weight
 
 
 class Conv(nn.Module):
-    """A strided convolution, or its adjoint, which enlarges, without bias; padding as in `dcgan_jax.ops.conv`.
+    """A strided convolution, or its adjoint, which enlarges; padding as in `dcgan_jax.ops.conv`.
 
     x [B, H, W, F] -> [B, H / stride, W / stride, features], or [B, H * stride, W * stride, features].
     One-hot labels [B, L] act as L more input channels, constant over all positions.
@@ -54,6 +68,7 @@ class Conv(nn.Module):
     stride: int
     transpose: bool = False
     weight_norm: WeightNorm = no_weight_norm
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: Array, one_hot: Array | None = None, *, train: bool = False) -> Array:
@@ -64,24 +79,33 @@ class Conv(nn.Module):
         kernel = self.weight_norm(name="weight_norm", train=train)(kernel).astype(x.dtype)
         convolve = conv_transpose if self.transpose else conv
         if one_hot is None:
-            return convolve(x, kernel, self.stride)
+            return _biased(self, convolve(x, kernel, self.stride))
         of_x, of_labels = jnp.split(kernel, [x.shape[-1]], axis=3 if self.transpose else 2)
         labels_alone = conv_of_constant_maps(convolve, one_hot, of_labels, self.stride, size=x.shape[1:3])
-        return convolve(x, of_x, self.stride) + labels_alone
+        return _biased(self, convolve(x, of_x, self.stride) + labels_alone)
 
 
 class Dense(nn.Module):
-    """A dense layer without bias: x [B, F] -> [B, features]. One-hot labels [B, L] are joined to x."""
+    """A dense layer: x [B, F] -> [B, features]. One-hot labels [B, L] are joined to x."""
 
     features: int
     weight_norm: WeightNorm = no_weight_norm
+    bias: bool = False
 
     @nn.compact
     def __call__(self, x: Array, one_hot: Array | None = None, *, train: bool = False) -> Array:
         x = x if one_hot is None else jnp.concatenate([x, one_hot], axis=-1)
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", WEIGHT_INIT, shape, at_least_float32(x.dtype))
-        return x @ self.weight_norm(name="weight_norm", train=train)(kernel).astype(x.dtype)
+        return _biased(self, x @ self.weight_norm(name="weight_norm", train=train)(kernel).astype(x.dtype))
+
+
+def _biased(layer: Conv | Dense, x: Array) -> Array:
+    """x [..., features], with a bias for each feature if the layer has biases."""
+    if not layer.bias:
+        return x
+    bias = layer.param("bias", nn.initializers.zeros, x.shape[-1:], at_least_float32(x.dtype))
+    return x + jnp.expand_dims(bias, range(x.ndim - 1)).astype(x.dtype)
 
 
 class Network(nn.Module):
@@ -99,6 +123,7 @@ class Network(nn.Module):
     norm: makes the normalisation layers. norm_per_unit: the generator's first has statistics and gains for each unit
         instead of each channel.
     weight_norm: what all layers apply to their weights.
+    bias: whether all layers have biases.
     dtype: of activations; parameters stay float32.
     """
 
@@ -112,13 +137,14 @@ class Network(nn.Module):
     norm: Norm = batch_norm()
     norm_per_unit: bool = False
     weight_norm: WeightNorm = no_weight_norm
+    bias: bool = False
     dtype: DTypeLike = jnp.float32
 
     def _conv(self, features: int, stride: int, name: str, *, transpose: bool = False) -> Conv:
-        return Conv(features, self.kernel_size, stride, transpose, self.weight_norm, name=name)
+        return Conv(features, self.kernel_size, stride, transpose, self.weight_norm, self.bias, name=name)
 
     def _dense(self, features: int, name: str) -> Dense:
-        return Dense(features, self.weight_norm, name=name)
+        return Dense(features, self.weight_norm, self.bias, name=name)
 
     def _one_hot(self, labels: Array | None) -> Array | None:
         """Labels [B] as [B, num_classes], or None if there are no classes."""
@@ -136,6 +162,8 @@ class Generator(Network):
     The inputs of its convolutions are sown as 'intermediates' under the names map_0, map_1, ...
     """
 
+    activation: Callable[[Array], Array] = nn.relu
+
     @nn.compact
     def __call__(self, z: Array, labels: Array | None = None, *, train: bool = False) -> Array:
         height, width, channels = self.image_shape
@@ -145,7 +173,7 @@ class Generator(Network):
         x, one_hot = z.astype(self.dtype), self._one_hot(labels)
         for i, units in enumerate(self.dense[::-1]):
             x = self._dense(units, f"dense_{i}")(x, one_hot, train=train)
-            x = nn.relu(self.norm(name=f"dense_norm_{i}")(x, train=train))
+            x = self.activation(self.norm(name=f"dense_norm_{i}")(x, train=train))
 
         if not features:  # no convolutions: dense layers up to the pixels
             pixels = self._dense(math.prod(self.image_shape), "pixels")(x, one_hot, train=train)
@@ -156,12 +184,12 @@ class Generator(Network):
         x = self._dense(math.prod(first_map), "project")(x, one_hot, train=train)
         if not self.norm_per_unit:
             x = x.reshape(-1, *first_map)
-        x = nn.relu(self.norm(name="project_norm")(x, train=train)).reshape(-1, *first_map)
+        x = self.activation(self.norm(name="project_norm")(x, train=train)).reshape(-1, *first_map)
 
         self.sow("intermediates", "map_0", x)
         for i, (units, stride) in enumerate(zip(features[1:], strides[:-1], strict=True)):
             x = self._conv(units, stride, f"conv_{i}", transpose=True)(x, one_hot, train=train)
-            x = nn.relu(self.norm(name=f"norm_{i}")(x, train=train))
+            x = self.activation(self.norm(name=f"norm_{i}")(x, train=train))
             self.sow("intermediates", f"map_{i + 1}", x)
 
         last = self._conv(channels, strides[-1], f"conv_{len(strides) - 1}", transpose=True)
@@ -209,7 +237,6 @@ class Discriminator(Network):
 def from_config(config: ConfigDict, axis_name: str | None = None) -> tuple[Generator, Discriminator]:
     """Both networks of a validated configuration; with `sync_batch_norm`, batch norm is over the axis `axis_name`."""
     features, strides = layers(config)
-    sync = axis_name if config.sync_batch_norm else None
     description = dict(
         image_shape=(*config.image_size, config.channels),
         features=features,
@@ -218,8 +245,28 @@ def from_config(config: ConfigDict, axis_name: str | None = None) -> tuple[Gener
         dense=tuple(config.dense),
         num_classes=config.num_classes,
         output=config.output,
-        norm=batch_norm(config.norm_epsilon, config.norm_momentum, config.norm_affine, sync),
         norm_per_unit=config.norm_per_unit,
         dtype=jnp.dtype(config.dtype),
     )
-    return Generator(**description), Discriminator(**description)
+
+    def own(network: str) -> dict[str, Any]:
+        activation = ACTIVATIONS[config[f"{network}_activation"]]
+        return description | dict(activation=activation) | _normalisation(config, config[f"{network}_norm"], axis_name)
+
+    return Generator(**own("generator")), Discriminator(**own("discriminator"))
+
+
+def _normalisation(config: ConfigDict, name: str, axis_name: str | None) -> dict[str, Any]:
+    """The fields of `Network` that a kind of normalisation sets."""
+    match name:
+        case "batch":
+            sync = axis_name if config.sync_batch_norm else None
+            return dict(norm=batch_norm(config.norm_epsilon, config.norm_momentum, config.norm_affine, sync))
+        case "group":
+            return dict(norm=GroupNorm)
+        case "layer":
+            return dict(norm=LAYER_NORM)
+        case "spectral":
+            return dict(norm=NoNorm, weight_norm=SpectralNorm, bias=True)
+        case _:
+            return dict(norm=NoNorm, bias=True)

@@ -53,27 +53,34 @@ class GANState(struct.PyTreeNode):
 
 def create(config: ConfigDict) -> GANState:
     """The state at step 0, a function of the configuration and its seed."""
-    generator, discriminator = models.from_config(config)
-    optimizer = optimizers.from_config(config)
-    labels = jnp.zeros(2, jnp.int32) if config.num_classes else None
+    networks = models.from_config(config)
+    return jax.jit(lambda: start(*networks, optimizers.from_config(config), config.latent_dim, config.seed))()
 
-    def start(network: nn.Module, optimizer: optax.GradientTransformation, key: Array, x: Array) -> NetworkState:
+
+def start(
+    generator: models.Generator,
+    discriminator: models.Discriminator,
+    optimizer: optimizers.Optimizers,
+    latent_dim: int,
+    seed: int | Array,
+) -> GANState:
+    """The state at step 0 of these networks and optimizers; for use inside of JAX's transformations."""
+
+    def network_state(
+        network: nn.Module, optimizer: optax.GradientTransformation, key: Array, x: Array
+    ) -> NetworkState:
         variables = dict(network.init(key, x, labels, train=True))
         params = variables.pop("params")
         stats = {"batch_stats": {}} | {name: variables[name] for name in variables if name != "intermediates"}
         return NetworkState(params, stats, optimizer.init(params))
 
-    @jax.jit
-    def build() -> GANState:
-        generator_key, discriminator_key = jax.random.split(latent.key(config.seed, latent.INIT))
-        z = jnp.zeros((2, config.latent_dim))
-        images = jnp.zeros((2, *config.image_size, config.channels))
-        generator_state = start(generator, optimizer.generator, generator_key, z)
-        discriminator_state = start(discriminator, optimizer.discriminator, discriminator_key, images)
-        ema = Average(generator_state.params, generator_state.stats)
-        return GANState(jnp.zeros((), jnp.int32), generator_state, discriminator_state, ema)
-
-    return build()
+    labels = jnp.zeros(2, jnp.int32) if generator.num_classes else None
+    generator_key, discriminator_key = jax.random.split(latent.key(seed, latent.INIT))
+    z, images = jnp.zeros((2, latent_dim)), jnp.zeros((2, *generator.image_shape))
+    generator_state = network_state(generator, optimizer.generator, generator_key, z)
+    discriminator_state = network_state(discriminator, optimizer.discriminator, discriminator_key, images)
+    average = Average(generator_state.params, generator_state.stats)
+    return GANState(jnp.zeros((), jnp.int32), generator_state, discriminator_state, average)
 
 
 def abstract(config: ConfigDict) -> GANState:

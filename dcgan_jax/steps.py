@@ -16,7 +16,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from ml_collections import ConfigDict
 
-from dcgan_jax import augment, latent, models, optimizers
+from dcgan_jax import augment, latent, losses, models, optimizers
 from dcgan_jax.augment import Augment
 from dcgan_jax.losses import LOSSES, Loss, Penalty, penalty_sum
 from dcgan_jax.ops.dtypes import at_least_float32
@@ -34,7 +34,10 @@ SATURATED_LOGIT = 10.0  # beyond this on either side the loss is flat
 class Method:
     """How two networks are trained: all that methods differ in, as values.
 
+    penalties: at each update of the discriminator. lazy_penalties: at each step whose number is a multiple of
+        `lazy_interval`, in an update of their own, each that many times as strong (Karras et al. 2020, appendix B).
     flip: of real images alone. augment: of all images that the discriminator sees, in both updates.
+    average_decay: the share of the old value in a step of the generator's moving average.
     discriminator_steps: updates of the discriminator before each of the generator, each with real images of its own.
     fresh_z: the generator's update has a z of its own, as in the released code, whose two networks learn from
         alternate batches.
@@ -47,9 +50,11 @@ class Method:
     latent_dim: int
     prior: str
     seed: int = 0
-    ema_decay: float = 0.0
+    average_decay: optax.Schedule = lambda step: jnp.zeros(())
     loss: Loss = LOSSES["non_saturating"]
     penalties: tuple[Penalty, ...] = ()
+    lazy_penalties: tuple[Penalty, ...] = ()
+    lazy_interval: int = 1
     flip: Augment = augment.none
     augment: Augment = augment.none
     discriminator_steps: int = 1
@@ -60,6 +65,8 @@ class Method:
 def from_config(config: ConfigDict, axis_name: str | None = None) -> Method:
     """The method of a validated configuration."""
     generator, discriminator = models.from_config(config, axis_name)
+    burn_in = optimizers.burn_in_schedule(config)
+    penalties, lazy_penalties = losses.penalties_from_config(config, burn_in)
     return Method(
         generator,
         discriminator,
@@ -67,8 +74,14 @@ def from_config(config: ConfigDict, axis_name: str | None = None) -> Method:
         latent_dim=config.latent_dim,
         prior=config.prior,
         seed=config.seed,
-        ema_decay=config.ema_decay,
+        average_decay=optimizers.average_decay(config),
+        loss=losses.from_config(config),
+        penalties=penalties,
+        lazy_penalties=lazy_penalties,
+        lazy_interval=config.penalty_every,
         flip=augment.flip if config.data.flip else augment.none,
+        augment=augment.from_config(config, burn_in),
+        discriminator_steps=config.discriminator_steps,
         fresh_z=config.fresh_z,
         axis_name=axis_name,
     )
@@ -79,6 +92,7 @@ class _Examples(NamedTuple):
 
     images: Array
     labels: Array | None
+    step: Array
     number: Array
     indices: Array
 
@@ -100,17 +114,22 @@ def train_step(method: Method, state: GANState, batch: Batch) -> tuple[GANState,
     Returns the new state and scalars, averaged over the replicas: `d_loss` and `g_loss` (nats); `d_real` and `d_fake`,
     the discriminator's mean probability of 'real' for real and for generated images; `d_accuracy_real` and
     `d_accuracy_fake`, the share of each that it recognises; `d_saturated`, the share of its logits beyond 10 on either
-    side; `d_grad_norm` and `g_grad_norm`, the norms of the whole gradients.
+    side; `d_grad_norm` and `g_grad_norm`, the norms of the whole gradients; with penalties `d_penalty`, their weighted
+    sum, in which lazy ones are 0 between the steps that have them. If the loss is relative, differences of logits count
+    in place of logits.
     """
     discriminator = state.discriminator
     for examples in _parts(method, state.step, batch):
         fakes = _generate(method, state.generator, examples, latent.TRAIN)
         discriminator, metrics = _update_discriminator(method, discriminator, examples, fakes.images)
+        if method.lazy_penalties:
+            discriminator, paid = _pay_lazy_penalties(method, discriminator, examples, fakes.images)
+            metrics["d_penalty"] += paid
     if method.fresh_z:
         fakes = _generate(method, state.generator, examples, latent.FRESH)
     generator, generator_metrics = _update_generator(method, state.generator, discriminator, examples, fakes)
     average = Average(
-        moving_average(state.ema.params, generator.params, state.step, method.ema_decay),
+        moving_average(state.ema.params, generator.params, method.average_decay(state.step)),
         generator.stats | {"batch_stats": state.ema.stats["batch_stats"]},  # these are recomputed before they are used
     )
     return GANState(state.step + 1, generator, discriminator, average), metrics | generator_metrics
@@ -127,8 +146,8 @@ def _parts(method: Method, step: Array, batch: Batch) -> list[_Examples]:
         part = {name: array[i * size : (i + 1) * size] for name, array in batch.items()}
         number = step * count + i
         dtype = at_least_float32(method.generator.dtype)
-        examples = _Examples(to_unit_range(part["images"], dtype), part.get("labels"), number, indices)
-        images = method.flip(examples.images, _keys(method, examples, latent.FLIP))
+        examples = _Examples(to_unit_range(part["images"], dtype), part.get("labels"), step, number, indices)
+        images = method.flip(examples.images, _keys(method, examples, latent.FLIP), step)
         parts.append(examples._replace(images=images))
     return parts
 
@@ -161,11 +180,31 @@ def _discriminate(
     return logits, network.stats | dict(stats)
 
 
+def _augmented(method: Method, examples: _Examples, images_fake: Array) -> tuple[Array, Array]:
+    """Real and generated images as the discriminator's update sees them."""
+    real = method.augment(examples.images, _keys(method, examples, latent.AUGMENT_REAL), examples.step)
+    fake = method.augment(images_fake, _keys(method, examples, latent.AUGMENT_FAKE), examples.step)
+    return real, fake
+
+
+def _penalties(method: Method, network: NetworkState, examples: _Examples, real: Array, fake: Array) -> Callable:
+    """Penalties and the discriminator's parameters to the sum of these penalties."""
+
+    def paid(penalties: tuple[Penalty, ...], params: Tree) -> Array:
+        def critic(images: Array) -> Array:
+            return _discriminate(method, network, params, images, examples.labels)[0]
+
+        keys = _keys(method, examples, latent.PENALTY)
+        return penalty_sum(penalties, critic, real, fake, keys=keys, step=examples.step)
+
+    return paid
+
+
 def _update_discriminator(
     method: Method, network: NetworkState, examples: _Examples, images_fake: Array
 ) -> tuple[NetworkState, Metrics]:
-    real = method.augment(examples.images, _keys(method, examples, latent.AUGMENT_REAL))
-    fake = method.augment(images_fake, _keys(method, examples, latent.AUGMENT_FAKE))
+    real, fake = _augmented(method, examples, images_fake)
+    paid = _penalties(method, network, examples, real, fake)
     images = jnp.concatenate([real, fake])
     labels = None if examples.labels is None else jnp.concatenate([examples.labels, examples.labels])
 
@@ -173,32 +212,52 @@ def _update_discriminator(
         logits, stats = _discriminate(method, network, params, images, labels, groups=2)
         logits_real, logits_fake = jnp.split(logits, 2)
         loss = jnp.mean(method.loss.discriminator(logits_real, logits_fake))
+        penalty = paid(method.penalties, params)
+        return loss + penalty, (loss, penalty, logits_real, logits_fake, stats)
 
-        def critic(images: Array) -> Array:
-            return _discriminate(method, network, params, images, examples.labels)[0]
-
-        keys = _keys(method, examples, latent.PENALTY)
-        penalty = penalty_sum(method.penalties, critic, real, fake, keys=keys, step=examples.number)
-        return loss + penalty, (loss, logits_real, logits_fake, stats)
-
-    gradients, (loss, logits_real, logits_fake, stats) = jax.grad(objective, has_aux=True)(network.params)
-    dtype = logits_real.dtype
+    gradients, (loss, penalty, *logits, stats) = jax.grad(objective, has_aux=True)(network.params)
+    for_real, for_fake = method.loss.evidence(*logits)
+    dtype = for_real.dtype
     metrics = {
         "d_loss": loss,
-        "d_real": jnp.mean(jax.nn.sigmoid(logits_real)),
-        "d_fake": jnp.mean(jax.nn.sigmoid(logits_fake)),
-        "d_accuracy_real": jnp.mean(logits_real > 0, dtype=dtype),
-        "d_accuracy_fake": jnp.mean(logits_fake < 0, dtype=dtype),
-        "d_saturated": jnp.mean(jnp.abs(jnp.concatenate([logits_real, logits_fake])) > SATURATED_LOGIT, dtype=dtype),
+        "d_real": jnp.mean(jax.nn.sigmoid(for_real)),
+        "d_fake": jnp.mean(jax.nn.sigmoid(for_fake)),
+        "d_accuracy_real": jnp.mean(for_real > 0, dtype=dtype),
+        "d_accuracy_fake": jnp.mean(for_fake < 0, dtype=dtype),
+        "d_saturated": jnp.mean(jnp.abs(jnp.concatenate([for_real, for_fake])) > SATURATED_LOGIT, dtype=dtype),
     }
+    if method.penalties or method.lazy_penalties:
+        metrics["d_penalty"] = penalty
     return _apply_gradients(method, network, method.optimizers.discriminator, gradients, stats, metrics, "d")
+
+
+def _pay_lazy_penalties(
+    method: Method, network: NetworkState, examples: _Examples, images_fake: Array
+) -> tuple[NetworkState, Array]:
+    """The network after an update by the lazy penalties alone, if they are due, and their sum."""
+
+    def pay() -> tuple[NetworkState, Array]:
+        paid = _penalties(method, network, examples, *_augmented(method, examples, images_fake))
+
+        def objective(params: Tree) -> tuple[Array, Array]:
+            penalty = paid(method.lazy_penalties, params)
+            return method.lazy_interval * penalty, penalty
+
+        gradients, penalty = jax.grad(objective, has_aux=True)(network.params)
+        optimizer = method.optimizers.discriminator
+        metrics = {"d_penalty": penalty}
+        updated, metrics = _apply_gradients(method, network, optimizer, gradients, network.stats, metrics, "d")
+        return updated, metrics["d_penalty"]
+
+    due = (examples.number + 1) % method.lazy_interval == 0
+    return jax.lax.cond(due, pay, lambda: (network, jnp.zeros((), images_fake.dtype)))
 
 
 def _update_generator(
     method: Method, network: NetworkState, opponent: NetworkState, examples: _Examples, fakes: _Fakes
 ) -> tuple[NetworkState, Metrics]:
     def logits_of(images: Array, stream: int) -> Array:
-        augmented = method.augment(images, _keys(method, examples, stream))
+        augmented = method.augment(images, _keys(method, examples, stream), examples.step)
         return _discriminate(method, opponent, opponent.params, augmented, examples.labels)[0]
 
     # If the loss does not read these, JAX removes the computation.

@@ -94,7 +94,8 @@ def _attempt(run: Run, state: GANState, requests: StopRequests, rollbacks: int) 
         state = _loop(config, state, dispatcher, reporter, hooks.make_hooks(run, output, rollbacks), requests)
         if output:
             output.checkpoints.wait()
-    log.info("done: step %d in %s; launch/sample.py makes images", config.num_steps, run.workdir)
+    best = reporter.best_so_far()
+    log.info("done: step %d in %s; launch/sample.py makes images%s", config.num_steps, run.workdir, best)
     return state
 
 
@@ -145,21 +146,35 @@ def _loop(
                 requests.hold()  # from now on there is something to save
             # The results of the call before: they are there by now, and the device never waits for us.
             if waiting:
-                reporter(waiting)
+                reporter.write(waiting.steps.stop, reporter.read(waiting))
             step = call.steps.stop
-            logged = step == end or step % config.log_every == 0  # calls end at multiples of log_every
-            waiting = Results(call.steps, metrics, any_asked, spread(state.generator) if logged else None, compiles)
+            differences = spread(state.generator) if reporter.logs(step) else None
+            waiting = Results(call.steps, metrics, any_asked, differences, compiles)
             stopping = reporter.stop.decided and step < end
             due = [hook for hook in chosen if hook.due(step, last=step == end, stopping=stopping)]
             if due:
-                values, waiting = reporter(waiting), None
-                with reporter.clock.paused():
-                    snapshot = Snapshot(config, devices.first_replica(state), values)
-                    reporter.check_finite(snapshot)
-                    for hook in due:
-                        hook.act(snapshot)
+                snapshot = _act(due, config, state, reporter, waiting)
+                waiting = None
             reporter.check_saves()
             if stopping:
                 reporter.wait_for_saves()
-                raise Preempted(f"stopped at step {step} on {reporter.stop.reason}; the same command resumes")
+                best = reporter.best_so_far()
+                raise Preempted(f"stopped at step {step} on {reporter.stop.reason}; the same command resumes{best}")
     return snapshot.state
+
+
+def _act(due: list[Hook], config: ConfigDict, state: GANState, reporter: Reporter, results: Results) -> Snapshot:
+    """What the hooks measure belongs to the line of the step; a collapse that it shows is not saved."""
+    values = reporter.read(results)
+    with reporter.clock.paused():
+        snapshot = Snapshot(config, devices.first_replica(state), values)
+        reporter.check_finite(snapshot)
+        for hook in due:
+            if hook.measures:
+                hook.act(snapshot)
+    reporter.write(snapshot.step, snapshot.metrics)
+    with reporter.clock.paused():
+        for hook in due:
+            if not hook.measures:
+                hook.act(snapshot)
+    return snapshot

@@ -80,6 +80,20 @@ def run_directory(workdir: str | None, example: str) -> Path:
     return folder
 
 
+class StepParser(flags.ArgumentParser):
+    """A flag's value that names a checkpoint: its step, or 'best'."""
+
+    syntactic_help = "a step, or 'best'"
+
+    def parse(self, argument: str | int) -> str | int:
+        """Raises ValueError, which absl reports, for anything else."""
+        if argument == "best":
+            return argument
+        if not str(argument).isdecimal():
+            raise ValueError("expected a checkpoint's step, or 'best'")
+        return int(argument)
+
+
 def is_count(text: str) -> bool:
     """Whether a flag's text is a whole number above 0 that fits into int32."""
     return text.isdecimal() and len(text) < 10 and int(text) > 0

@@ -111,7 +111,7 @@ def _steps(workdir: Path, newest: "TrainedGAN") -> list[int]:
     if STEP.value == "all":
         return checkpoint.steps(workdir)
     if STEP.value == "best":
-        return [checkpoint.best(workdir, newest.config.best_metric, newest.config.best_is)]
+        return [int(checkpoint.read(workdir, "best")[0]["step"])]
     if not STEP.value.isdecimal():
         raise UserError(f"--step: found {STEP.value!r}, expected a checkpoint's step, 'best' or 'all'")
     return [int(STEP.value)]

@@ -16,7 +16,7 @@ from dcgan_jax.runtime.errors import UserError
 
 FORMAT = flags.DEFINE_enum("format", None, ["torch"], "format to write")
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory, such as runs/celeba")
-STEP = flags.DEFINE_integer("step", None, "step of the checkpoint; the newest by default")
+STEP = flags.DEFINE(cli.StepParser(), "step", None, "step of the checkpoint, or 'best'; the newest by default")
 OUT = flags.DEFINE_string("out", None, "new folder; by default in WORKDIR/exported")
 
 

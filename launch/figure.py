@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dcgan_jax.interpret.samples import Samples
 
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory, such as runs/celeba")
-STEP = flags.DEFINE_integer("step", None, "step of the checkpoint; the newest by default")
+STEP = flags.DEFINE(cli.StepParser(), "step", None, "step of the checkpoint, or 'best'; the newest by default")
 SEED = flags.DEFINE_integer("seed", 0, "seed of the samples", 0, cli.LARGEST_SEED)
 LABEL = flags.DEFINE_integer("label", None, "for a conditional network: the class of all samples")
 OUT = flags.DEFINE_string("out", None, "folder for the pictures; by default DIR/figures")

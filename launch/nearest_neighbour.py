@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory, such as runs/mnist_conditional")
 SAMPLES = flags.DEFINE_list("samples", ["50000"], "how many samples; several numbers are measured on one sequence")
 REAL = flags.DEFINE_bool("real", False, "also measure with training images in place of samples")
-STEP = flags.DEFINE_integer("step", None, "step of the checkpoint; the newest by default")
+STEP = flags.DEFINE(cli.StepParser(), "step", None, "step of the checkpoint, or 'best'; the newest by default")
 SEED = flags.DEFINE_integer("seed", 0, "seed of the samples", 0, cli.LARGEST_SEED)
 
 BLOCK = 8192  # samples made at a time

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dcgan_jax.inference import TrainedGAN
 
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory, such as runs/imagenet32")
-STEP = flags.DEFINE_integer("step", None, "step of the checkpoint; the newest by default")
+STEP = flags.DEFINE(cli.StepParser(), "step", None, "step of the checkpoint, or 'best'; the newest by default")
 LABELS = flags.DEFINE_list("labels_per_class", ["all", "400"], "numbers of labelled images per class, or 'all'")
 DRAWS = flags.DEFINE_integer("draws", 10, "random draws of labelled images, if not all are used", lower_bound=1)
 FEATURES = flags.DEFINE_list("features", ["discriminator", "random", "pixels"], "rows of the table")

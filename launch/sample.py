@@ -20,7 +20,7 @@ FORMAT = flags.DEFINE_enum(
 )
 OUT = flags.DEFINE_string("out", None, "file (grid, npz) or folder (png) to write; by default in WORKDIR/generated")
 SEED = flags.DEFINE_integer("seed", 0, "seed of the images")
-STEP = flags.DEFINE_integer("step", None, "step of the checkpoint; the newest by default")
+STEP = flags.DEFINE(cli.StepParser(), "step", None, "step of the checkpoint, or 'best'; the newest by default")
 LABELS = flags.DEFINE_list(
     "labels", None, "for a conditional network: labels to repeat in this order, such as 3 or 0,1,2"
 )

@@ -47,6 +47,7 @@ SMALL = (
     "--config.log_every=1",
     "--config.sample_every=20",
     "--config.checkpoint_every=20",
+    "--config.quality=False",  # it would learn its features in each test
 )
 
 
@@ -212,7 +213,8 @@ def tiny():
     def make(**fields):
         config = configuration.default_config()
         config.data.prepared = os.environ["DCGAN_TEST_PREPARED"]
-        config.update(dict(image_size=(16, 16), channels=1, width=4, batch_size=8, latent_dim=6) | fields)
+        small = dict(image_size=(16, 16), channels=1, width=4, batch_size=8, latent_dim=6, quality=False)
+        config.update(small | fields)
         return configuration.validate(config)
 
     return make

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from conftest import SMALL, call, launch
 
+from dcgan_jax import config as configuration
 from dcgan_jax import load, state, train
-from dcgan_jax.run import checkpoint
+from dcgan_jax.run import checkpoint, prepare
 from dcgan_jax.runtime.errors import TrainingError, UserError
 
 
@@ -188,6 +189,50 @@ def test_a_run_keeps_its_best_checkpoint(tiny, tmp_path):
     best = min(lines, key=lambda line: line["d_loss"])
     assert checkpoint.steps(tmp_path) == sorted({best["step"], 8})
     assert checkpoint.read(tmp_path, best["step"])[1]["metrics"]["d_loss"] == best["d_loss"]
+
+
+def test_by_default_the_best_by_quality_is_kept(tiny, tmp_path, monkeypatch):
+    numbers = iter((0.5, 0.2, 0.4, 0.6, 0.3))
+    monkeypatch.setattr(prepare, "Quality", lambda image_set: lambda read: next(numbers))
+    train.train(tiny(num_steps=5, checkpoint_every=1, keep=1, quality=True), tmp_path)
+    assert checkpoint.steps(tmp_path) == [2, 5]
+    assert checkpoint.best(tmp_path) == checkpoint.read(tmp_path, "best")[0]["step"] == 2
+
+
+BEST_BY = [
+    ({}, ("quality", "lowest")),
+    ({"best_is": "highest"}, ("quality", "lowest")),
+    ({"eval_every": 5, "eval_metrics": "kid10k_train, fid5k_test,fid10k_train"}, ("fid5k_test", "lowest")),
+    ({"eval_every": 0, "eval_metrics": "fid5k_test"}, ("quality", "lowest")),
+    ({"eval_every": 5, "eval_metrics": "is10k"}, ("quality", "lowest")),
+    ({"quality": False}, ("", "lowest")),
+    ({"best_metric": "is10k", "best_is": "highest", "eval_every": 5, "eval_metrics": "is10k"}, ("is10k", "highest")),
+]
+
+
+@pytest.mark.parametrize(("fields", "expected"), BEST_BY)
+def test_what_the_best_is_by(tiny, fields, expected):
+    assert configuration.best_by(tiny(**{"quality": True} | fields)) == expected
+
+
+def test_quality_that_is_not_measured_cannot_choose(tiny):
+    with pytest.raises(UserError, match="found 'quality', expected another metric, as quality is False"):
+        tiny(best_metric="quality", quality=False)
+
+
+def test_the_best_of_a_run_that_measured_nothing_is_an_error(tiny, tmp_path):
+    train.train(tiny(num_steps=1, quality=False), tmp_path)
+    with pytest.raises(UserError, match=r"by config\.best_metric, '' in this run, which no checkpoint .* has"):
+        checkpoint.read(tmp_path, "best")
+    # As a checkpoint of an older version, which has no such field.
+    meta = tmp_path / "checkpoints" / "1" / "meta" / "metadata"
+    content = json.loads(meta.read_text())
+    del content["config"]["quality"], content["sha256"]
+    meta.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"'quality' in this run, which no checkpoint .* has; pass a number"):
+        load(tmp_path, "best")
+    with pytest.raises(UserError, match="found 'newest', expected a checkpoint's step, or 'best'"):
+        load(tmp_path, "newest")
 
 
 FULL_DISK = {

@@ -5,7 +5,9 @@ import time
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
+from conftest import SMALL, Job, call
 
 from dcgan_jax import inference, train
 from dcgan_jax.run import checkpoint, hooks, monitor, prepare
@@ -79,9 +81,9 @@ def test_images_per_second_are_of_training_alone(tiny, tmp_path, monkeypatch, cl
     monkeypatch.setattr(hooks, "recalibrate", clock.takes(20, inference.recalibrate))
     monkeypatch.setattr(checkpoint.Checkpoints, "save", clock.takes(20, checkpoint.Checkpoints.save))
     monkeypatch.setattr(prepare, "_evaluator", lambda config: clock.takes(20, lambda read, step: []))
-    config = tiny(
-        num_steps=8, log_every=1, sample_every=3, checkpoint_every=4, eval_every=2, eval_metrics="fid10k_train"
-    )
+    monkeypatch.setattr(prepare, "Quality", lambda images: clock.takes(20, lambda read: 1.0))
+    intervals = dict(log_every=1, sample_every=3, checkpoint_every=4, eval_every=2)
+    config = tiny(num_steps=8, eval_metrics="fid10k_train", quality=True, **intervals)
     train.train(config, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["images_per_sec"] for line in lines] == [config.batch_size] * 8
@@ -102,7 +104,7 @@ def test_later_steps_compile_nothing(tiny, tmp_path, caplog):
 
 def test_every_process_has_the_same_hooks_due_at_the_same_steps(tiny):
     config = tiny(num_steps=60, sample_every=4, checkpoint_every=6, eval_every=10, eval_metrics="fid10k_train")
-    run = prepare.Run(config, "run", SimpleNamespace(card={}), "host", evaluator=lambda read, step: [])
+    run = prepare.Run(config, "run", SimpleNamespace(card={}), "host", lambda read, step: [], lambda read: 1.0)
 
     def due(output):
         chosen = hooks.make_hooks(run, output, 0)
@@ -111,6 +113,69 @@ def test_every_process_has_the_same_hooks_due_at_the_same_steps(tiny):
 
     # Process 0 has an output, the others have none; they would wait for each other in different collectives.
     assert due(hooks.Output("monitor", "checkpoints")) == due(None)
+
+
+def recorded(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """What was measured of each checkpoint: the samples that were read."""
+    read_samples = []
+
+    def quality(read):
+        read_samples.append(read(np.arange(70)))
+        return float(read_samples[-1].mean())
+
+    monkeypatch.setattr(prepare, "Quality", lambda image_set: quality)
+    return read_samples
+
+
+def test_quality_is_in_the_line_of_each_checkpoint(tiny, tmp_path, measured, capfd):
+    config = tiny(num_steps=10, log_every=3, sample_every=9, checkpoint_every=4, eval_every=0, seed=3, quality=True)
+    train.train(config, tmp_path)
+    lines = recorded(tmp_path)
+    assert [line["step"] for line in lines] == [3, 4, 6, 8, 9, 10]
+    assert [line["step"] for line in lines if "quality" in line] == checkpoint.steps(tmp_path) == [4, 8, 10]
+    for line in lines:
+        assert {"step", "d_loss", "g_loss", "images_per_sec", "spread", "collapsed"} <= line.keys()
+    for samples, step in zip(measured, (4, 8, 10), strict=True):
+        assert (samples == inference.load(tmp_path, step).sample(70, seed=3)).all()
+        quality = checkpoint.read(tmp_path, step)[1]["metrics"]["quality"]
+        assert quality == next(line["quality"] for line in lines if line["step"] == step) == samples.mean()
+    shown = capfd.readouterr().err
+    assert f"quality {measured[0].mean():.4g}" in next(line for line in shown.splitlines() if "step 6/10" in line)
+    assert "quality" not in next(line for line in shown.splitlines() if "step 3/10" in line)
+    events = b"".join(file.read_bytes() for file in (tmp_path / "tensorboard").iterdir())
+    assert events.count(b"quality") == 3
+
+
+def test_a_line_holds_what_an_evaluation_measured(tiny, tmp_path, monkeypatch):
+    line = {"metric": "fid10k_train", "value": 7.5, "features": "own", "step": 2}
+    monkeypatch.setattr(prepare, "_evaluator", lambda config: lambda read, step: [line])
+    train.train(tiny(num_steps=2, eval_every=2, eval_metrics="fid10k_train", quality=False), tmp_path)
+    assert recorded(tmp_path)[-1]["fid10k_train"] == 7.5
+
+
+def test_the_state_does_not_depend_on_whether_quality_is_measured(tiny, tmp_path, measured):
+    config = dict(num_steps=4, checkpoint_every=2, sample_every=4)
+    states = [train.train(tiny(**config, quality=on), tmp_path / str(on)) for on in (True, False)]
+    assert len(measured) == 2
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), *states))
+    assert not any("quality" in line for line in recorded(tmp_path / "False"))
+
+
+def test_two_processes_measure_what_one_measures(tmp_path):
+    flags = (*SMALL, "--config.num_steps=4", "--config.checkpoint_every=2", "--config.quality=True")
+    done = call("train", *flags, f"--workdir={tmp_path}/one")
+    assert done.returncode == 0, done.stderr
+    with Job(tmp_path, 2, 2, *flags, f"--workdir={tmp_path}/two") as job:
+        assert job.wait() == [0, 0], job.told()
+    one, two = ([line["quality"] for line in recorded(tmp_path / name) if "quality" in line] for name in ("one", "two"))
+    assert len(one) == 2
+    assert two == pytest.approx(one, rel=1e-3)
+    assert sum(" by quality" in output.read_text() for output in job.outputs) == 1
 
 
 def test_a_moment_has_one_snapshot_for_all_hooks(tiny, tmp_path, monkeypatch):

@@ -9,6 +9,9 @@ import pytest
 from absl import flags
 from conftest import ROOT, SMALL, call, launch
 
+from dcgan_jax import train
+from dcgan_jax.run import prepare
+
 LAUNCHERS = [
     "evaluate",
     "export_weights",
@@ -44,6 +47,48 @@ def test_a_process_and_a_call_refuse_no_arguments_alike(script):
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
     assert (inside.returncode, inside.stdout, inside.stderr) == (2, done.stdout, done.stderr)
+
+
+WITH_STEP = {
+    "evaluate": ("--metrics=fid100_train", "--features=own_features:blocks"),
+    "export_weights": ("--format=torch",),
+    "figure": ("walk",),
+    "nearest_neighbour": (),
+    "probe": (),
+    "sample": ("--num=2",),
+}
+
+
+def test_the_list_of_launchers_with_a_step_is_complete():
+    with_step = [name for name in LAUNCHERS if '"step", None' in (ROOT / "launch" / f"{name}.py").read_text()]
+    assert with_step == sorted(WITH_STEP)
+
+
+@pytest.mark.parametrize("script", WITH_STEP)
+def test_each_that_takes_a_step_takes_the_best(script, best_of_two, tmp_path):
+    arguments = [argument for argument in WITH_STEP[script] if not argument.startswith("--")]
+    flags = [argument for argument in WITH_STEP[script] if argument.startswith("--")]
+    wrong = call(script, *arguments, *flags, f"--workdir={best_of_two}", "--step=worst")
+    assert wrong.returncode == 2
+    assert "'worst'" in wrong.stderr or "--step=worst" in wrong.stderr
+    assert "expected a checkpoint's step, " in wrong.stderr
+    done = call(script, *arguments, *flags, f"--workdir={best_of_two}", "--step=best")
+    assert "the best checkpoint is that of step 1" in done.stderr, done.stderr
+
+
+def test_samples_of_the_best(best_of_two):
+    done = call("sample", f"--workdir={best_of_two}", "--step=best", "--num=2")
+    assert done.stdout == f"{best_of_two}/generated/step_00000001_seed_0_num_2.png\n"
+    assert call("sample", f"--workdir={best_of_two}", "--num=2").stdout.count("step_00000002") == 1
+
+
+@pytest.fixture
+def best_of_two(tiny, tmp_path, monkeypatch):
+    """A run whose first checkpoint is better than its second."""
+    numbers = iter((0.2, 0.3))
+    monkeypatch.setattr(prepare, "Quality", lambda image_set: lambda read: next(numbers))
+    train.train(tiny(num_steps=2, checkpoint_every=1, latent_dim=100, quality=True), tmp_path / "run")
+    return tmp_path / "run"
 
 
 def state():

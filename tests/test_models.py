@@ -13,6 +13,8 @@ from dcgan_jax import config as configuration
 from dcgan_jax import models, state
 from dcgan_jax.models import Discriminator, Generator
 from dcgan_jax.ops.batch_norm import BatchNorm
+from dcgan_jax.ops.group_norm import GroupNorm, NoNorm
+from dcgan_jax.ops.spectral_norm import SpectralNorm
 
 
 def from_file(name, recipe, **fields):
@@ -219,11 +221,12 @@ def test_an_output_does_not_depend_on_the_rest_of_its_batch(tiny, per_unit):
     np.testing.assert_allclose(generator.apply(weights, z)[:1], generator.apply(weights, z[:1]), atol=1e-6)
 
 
-def test_the_generators_units_are_rectified(monkeypatch):
+def test_the_generators_units_are_rectified():
     calls = []
-    monkeypatch.setattr(nn, "relu", lambda x: calls.append(x.shape) or jax.nn.relu(x))
-    jax.eval_shape(Generator().init, jax.random.key(0), jnp.zeros((2, 100)))
+    network = Generator(activation=lambda x: calls.append(x.shape) or jax.nn.relu(x))
+    jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((2, 100)))
     assert calls == [(2, 4, 4, 1024), (2, 8, 8, 512), (2, 16, 16, 256), (2, 32, 32, 128)]
+    assert Generator().activation is nn.relu
 
 
 def test_the_slopes_are_the_papers(monkeypatch):
@@ -231,3 +234,147 @@ def test_the_slopes_are_the_papers(monkeypatch):
     monkeypatch.setattr(nn, "leaky_relu", lambda x, slope: slopes.append(slope) or jax.nn.leaky_relu(x, slope))
     jax.eval_shape(Discriminator().init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
     assert slopes == [0.2] * 4
+
+
+def normalised(x, groups, epsilon):
+    """Group norm of x [B, ..., F], example by example and group by group."""
+    y = np.empty_like(x)
+    for i, example in enumerate(x):
+        for features in np.split(np.arange(x.shape[-1]), groups):
+            part = example[..., features]
+            y[i][..., features] = (part - part.mean()) / np.sqrt(part.var() + epsilon)
+    return y
+
+
+@pytest.mark.parametrize(
+    ("shape", "whole", "groups"),
+    [
+        ((3, 4, 5, 32), False, 2),
+        ((3, 2, 2, 24), False, 3),
+        ((3, 48), False, 3),
+        ((3, 4, 5, 32), True, 1),
+        ((3, 5), True, 1),
+    ],
+)
+def test_group_and_layer_norm_are_what_they_say(shape, whole, groups):
+    x = 3 + 2 * np.random.default_rng(0).normal(size=shape)
+    with jax.enable_x64(True):
+        norm = GroupNorm(whole=whole, epsilon=1e-3)
+        variables = norm.init(jax.random.key(0), jnp.asarray(x), train=True)
+        expected = normalised(x, groups, 1e-3)
+        np.testing.assert_allclose(norm.apply(variables, x, train=True), expected, rtol=1e-10, atol=1e-10)
+        gain, bias = np.random.default_rng(1).normal(size=(2, shape[-1]))
+        found = norm.apply({"params": {"scale": gain, "bias": bias}}, x, groups=3)
+        np.testing.assert_allclose(found, expected * gain + bias, rtol=1e-10, atol=1e-10)
+    assert set(variables) == {"params"}
+    assert NoNorm(name="norm_1")(x, train=True, groups=2) is x
+
+
+def test_group_norm_computes_in_float32_under_bfloat16():
+    x = 100 + jax.random.normal(jax.random.key(0), (4, 4, 4, 16))
+    y, variables = GroupNorm().init_with_output(jax.random.key(0), x.astype(jnp.bfloat16), train=True)
+    assert y.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    expected = normalised(np.asarray(x.astype(jnp.bfloat16), np.float64), 1, 1e-5)
+    np.testing.assert_allclose(y.astype(jnp.float32), expected, atol=0.02)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 2, 5), (4, 7), (9, 1)])
+def test_spectral_norm_divides_by_the_largest_singular_value(shape):
+    weight = np.random.default_rng(0).normal(size=shape)
+    matrix = weight.reshape(-1, shape[-1])
+    largest = np.linalg.svd(matrix, compute_uv=False)[0]
+    with jax.enable_x64(True):
+        variables = SpectralNorm(train=True).init(jax.random.key(0), jnp.asarray(weight))
+        u, v = variables["spectral"]["left"], variables["spectral"]["right"]
+        np.testing.assert_allclose([np.linalg.norm(u), np.linalg.norm(v)], 1, rtol=1e-6)
+        # In training: one power iteration, which is kept; the gradient takes the vectors for constants.
+        found, updated = SpectralNorm(train=True).apply(variables, weight, mutable=["spectral"])
+        u = matrix @ v / np.linalg.norm(matrix @ v)
+        v = matrix.T @ u / np.linalg.norm(matrix.T @ u)
+        np.testing.assert_allclose(updated["spectral"]["left"], u, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(updated["spectral"]["right"], v, rtol=1e-6, atol=1e-9)
+        sigma = u @ matrix @ v
+        np.testing.assert_allclose(found, weight / sigma, rtol=1e-6)
+        cotangent = np.random.default_rng(1).normal(size=shape)
+
+        def objective(weight):
+            return jnp.sum(cotangent * SpectralNorm(train=True).apply(variables, weight, mutable=["spectral"])[0])
+
+        expected = cotangent / sigma - np.sum(cotangent * weight) / sigma**2 * np.outer(u, v).reshape(shape)
+        np.testing.assert_allclose(jax.grad(objective)(jnp.asarray(weight)), expected, rtol=1e-6, atol=1e-9)
+        # After training: as many as it takes, of which nothing is kept.
+        found, kept = SpectralNorm().apply(variables, weight, mutable=["spectral"])
+        np.testing.assert_allclose(found, weight / largest, rtol=1e-3)
+        jax.tree.map(np.testing.assert_array_equal, kept["spectral"], variables["spectral"])
+
+
+NORMS = ("batch", "spectral", "layer", "group", "none")
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_layers_have_biases_where_nothing_else_shifts(tiny, norm):
+    in_generator = norm if norm != "spectral" else "none"
+    config = tiny(dense=(16,), num_classes=3, discriminator_norm=norm, generator_norm=in_generator)
+    networks = state.abstract(config)
+    biased = norm in ("spectral", "none")
+    for params, names, normalised_layers in (
+        (networks.discriminator.params, {"conv_0", "conv_1", "dense_0", "logit"}, {"norm_1", "dense_norm_0"}),
+        (
+            networks.generator.params,
+            {"dense_0", "project", "conv_0", "conv_1"},
+            {"dense_norm_0", "project_norm", "norm_0"},
+        ),
+    ):
+        assert set(params) == names | (set() if biased else normalised_layers)
+        for name in names:
+            assert set(params[name]) == {"kernel"} | ({"bias"} if biased else set())
+        for name in normalised_layers & set(params):
+            assert set(params[name]) == {"scale", "bias"}
+    assert set(networks.discriminator.stats) == {"batch_stats"} | ({"spectral"} if norm == "spectral" else set())
+    assert set(networks.generator.stats) == {"batch_stats"}
+    assert bool(networks.discriminator.stats["batch_stats"]) == (norm == "batch")
+    assert outputs(config) == ((5, 16, 16, 1), (5,))
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+def test_a_bias_is_added_to_all_positions_and_starts_at_0(transpose):
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+    layer = models.Conv(5, 4, 2, transpose, bias=True)
+    variables = layer.init(jax.random.key(1), x)
+    assert not variables["params"]["bias"].any()
+    without = models.Conv(5, 4, 2, transpose).apply({"params": {"kernel": variables["params"]["kernel"]}}, x)
+    biased = {"params": variables["params"] | {"bias": jnp.arange(5.0)}}
+    np.testing.assert_allclose(layer.apply(biased, x), without + np.arange(5), atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_in_training_only_batch_norm_mixes_examples(tiny, norm):
+    # So penalties on an image's gradient make sense with all others.
+    config = tiny(discriminator_norm=norm, image_size=(4, 4), features=(16,), dense=(16,))
+    _, discriminator = models.from_config(config)
+    images = np.random.default_rng(0).uniform(-1, 1, (4, 4, 4, 1)).astype(np.float32)
+    variables = discriminator.init(jax.random.key(0), images, train=True)
+
+    @jax.jit
+    def logits(images):
+        return discriminator.apply(variables, images, train=True, mutable=["batch_stats", "spectral"])[0]
+
+    found, others = np.array(logits(images)), np.array(logits(np.concatenate([images[:2], images[:2] / 2])))
+    assert np.allclose(found[:2], others[:2], rtol=1e-4, atol=1e-7) == (norm != "batch")
+    assert not np.allclose(found[2:], others[2:], rtol=1e-4, atol=1e-7)
+
+
+def test_activations_are_what_they_are_called(tiny):
+    x = np.linspace(-3, 3, 25)
+    plain = {
+        "relu": np.maximum(x, 0),
+        "leaky_relu": np.where(x > 0, x, 0.2 * x),
+        "tanh": np.tanh(x),
+        "softplus": np.log1p(np.exp(2 * x + 2)) / 2 - 1,
+    }
+    assert set(plain) == set(models.ACTIVATIONS)
+    for name, expected in plain.items():
+        np.testing.assert_allclose(models.ACTIVATIONS[name](jnp.asarray(x)), expected, atol=1e-5)
+    generator, discriminator = models.from_config(tiny(generator_activation="tanh", discriminator_activation="relu"))
+    assert (generator.activation, discriminator.activation) == (jnp.tanh, nn.relu)

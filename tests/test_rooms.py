@@ -11,10 +11,10 @@ PACKAGE = ROOT / "dcgan_jax"
 # a room that lie on another level than the rest of it are named.
 LEVELS = [
     {"runtime.errors", "runtime.versions", "runtime.signals", "runtime.compile_cache", "runtime.malloc"},
-    {"runtime.files", "ops.dtypes", "ops.pixels", "ops.chunks", "ops.winograd", "latent", "augment", "losses"},
+    {"runtime.files", "ops.dtypes", "ops.pixels", "ops.chunks", "ops.winograd", "latent", "augment"},
     {"runtime", "fields", "ops", "run.trees"},
     {"config"},
-    {"models", "data", "optimizers"},
+    {"models", "losses", "data", "optimizers"},
     {"state"},
     {"steps", "run.checkpoint"},
     {"inference"},
@@ -68,7 +68,7 @@ def test_imports_run_downward(path):
 def test_the_root_shows_the_science():
     assert sorted(path.stem for path in PACKAGE.glob("*.py")) == sorted(ROOT_FILES)
     science = ("augment", "latent", "losses", "models", "optimizers", "state", "steps")
-    assert sum(len((PACKAGE / f"{name}.py").read_text().splitlines()) for name in science) < 800
+    assert sum(len((PACKAGE / f"{name}.py").read_text().splitlines()) for name in science) < 1250
 
 
 def users_of(library):

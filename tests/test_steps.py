@@ -256,11 +256,19 @@ def test_priors(prior, variance, largest):
     assert abs(z).max() <= largest
 
 
-def test_the_moving_average_starts_at_once_and_slows_down():
+def test_the_moving_average_starts_at_once_and_slows_down(tiny):
+    def keep(step, **fields):
+        return float(optimizers.average_decay(tiny(**fields))(jnp.int32(step)))
+
+    assert keep(0, ema_decay=0.999) == pytest.approx(0.1)
+    assert keep(10**6, ema_decay=0.999) == pytest.approx(0.999)
+    assert keep(10**6, ema_decay=0.0) == 0
+    # By half-life: what was there before as many images as the half-life counts half as much; at the start, those
+    # before the last twentieth of all.
+    assert keep(10**6, ema_half_life=800) ** (800 / 8) == pytest.approx(0.5, rel=1e-5)
+    assert keep(99, ema_half_life=800) ** (0.05 * 100) == pytest.approx(0.5, rel=1e-5)
     ones, zeros = {"w": jnp.ones(3)}, {"w": jnp.zeros(3)}
-    assert optimizers.moving_average(ones, zeros, jnp.int32(0), 0.999)["w"][0] == pytest.approx(0.1)
-    assert optimizers.moving_average(ones, zeros, jnp.int32(10**6), 0.999)["w"][0] == pytest.approx(0.999)
-    assert optimizers.moving_average(ones, zeros, jnp.int32(10**6), 0.0)["w"][0] == 0
+    assert optimizers.moving_average(ones, zeros, jnp.float32(0.75))["w"][0] == 0.75
 
 
 def test_without_an_average_images_come_from_the_latest_weights(tiny):
@@ -315,13 +323,14 @@ def test_both_placements_of_the_images_train_the_same(tiny, tmp_path):
 
 def test_a_flip_mirrors_half_of_the_images_by_their_index():
     images = jax.random.normal(jax.random.key(0), (200, 4, 6, 3))
-    flipped = augment.flip(images, latent.example_keys(jax.random.key(1), jnp.arange(200)))
+    flipped = augment.flip(images, latent.example_keys(jax.random.key(1), jnp.arange(200)), jnp.int32(0))
     mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
     assert (mirrored | (flipped == images).all((1, 2, 3))).all()
     assert 70 < mirrored.sum() < 130
     # An image's lot does not depend on who shares its replica.
     np.testing.assert_array_equal(
-        flipped[50:60], augment.flip(images[50:60], latent.example_keys(jax.random.key(1), jnp.arange(50, 60)))
+        flipped[50:60],
+        augment.flip(images[50:60], latent.example_keys(jax.random.key(1), jnp.arange(50, 60)), jnp.int32(0)),
     )
 
 

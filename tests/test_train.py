@@ -1,6 +1,7 @@
 """Whole runs of the launcher: what they write, resume, refuse, and exit with."""
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -16,10 +17,12 @@ import pytest
 from conftest import ROOT, SMALL, call, launch
 from PIL import Image
 
+import dcgan_jax
 from dcgan_jax import steps, train
-from dcgan_jax.run import checkpoint
+from dcgan_jax.run import checkpoint, prepare
 from dcgan_jax.run import workdir as workdir_of_run
 from dcgan_jax.runtime.errors import TrainingError, UserError
+from dcgan_jax.runtime.signals import Preempted
 
 
 def lines(workdir):
@@ -233,8 +236,92 @@ def test_a_failure_of_training_exits_with_1(tmp_path):
 
 
 def test_the_newest_checkpoints_are_kept(tiny, tmp_path):
-    train.train(tiny(num_steps=5, checkpoint_every=1, keep=2, log_every=5), tmp_path / "run")
+    train.train(tiny(num_steps=5, checkpoint_every=1, keep=2, keep_best=0), tmp_path / "run")
     assert checkpoint.steps(tmp_path / "run") == [4, 5]
+
+
+@pytest.fixture
+def qualities(monkeypatch):
+    """qualities(numbers): what a run measures at its checkpoints, one after the other."""
+
+    def use(numbers):
+        values = iter(numbers)
+        monkeypatch.setattr(prepare, "Quality", lambda image_set: lambda read: next(values))
+
+    return use
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [
+        ((0.5, 0.2, 0.4, 0.23), "best by quality is step 2 (0.2), which --step=best takes: step 4 is 15% worse (0.23)"),
+        ((0.5, 0.2, 0.3, 0.1), "best by quality is the last one measured, step 4 (0.1)"),
+        ((0.0, 0.2, 0.3, 0.1), "best by quality is step 1 (0), which --step=best takes: step 4 has 0.1"),
+    ],
+)
+def test_the_last_line_says_which_step_was_the_best(tiny, tmp_path, caplog, qualities, numbers, told):
+    qualities(numbers)
+    with caplog.at_level(logging.INFO, "dcgan_jax"):
+        train.train(tiny(num_steps=4, checkpoint_every=1, keep=1, quality=True), tmp_path)
+    assert caplog.messages[-1] == f"done: step 4 in {tmp_path}; launch/sample.py makes images; {told}"
+    assert dcgan_jax.load(tmp_path, step="best").step == 1 + numbers.index(min(numbers))
+
+
+def test_the_last_line_of_a_resumed_run_knows_the_checkpoints_before(tiny, tmp_path, caplog, qualities):
+    qualities((0.2, 0.4, 0.8, 0.3))
+    for num_steps in (2, 4):
+        with caplog.at_level(logging.INFO, "dcgan_jax"):
+            train.train(tiny(num_steps=num_steps, checkpoint_every=1, keep=1, quality=True), tmp_path)
+    assert "best by quality is step 1 (0.2), which --step=best takes: step 4 is 50% worse (0.3)" in caplog.messages[-1]
+
+
+def test_a_best_checkpoint_that_was_not_to_be_kept_is_not_offered(tiny, tmp_path, caplog, qualities):
+    qualities((0.2, 0.4))
+    with caplog.at_level(logging.INFO, "dcgan_jax"):
+        train.train(tiny(num_steps=2, checkpoint_every=1, keep=1, keep_best=0, quality=True), tmp_path)
+    assert "step 1 (0.2), which config.keep_best=0 did not keep: step 2 is 100% worse (0.4)" in caplog.messages[-1]
+
+
+def test_nothing_is_said_where_nothing_was_measured(tiny, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "dcgan_jax"):
+        train.train(tiny(num_steps=2, quality=False), tmp_path)
+    assert caplog.messages[-1] == f"done: step 2 in {tmp_path}; launch/sample.py makes images"
+
+
+def test_a_run_that_is_stopped_says_so_too_and_measures_nothing_then(tiny, tmp_path, monkeypatch):
+    class Requests:
+        name = None
+
+        def hold(self):
+            pass
+
+    requests, numbers = Requests(), iter((0.2, 0.3))
+
+    def quality(read):
+        value = next(numbers)
+        requests.name = "SIGTERM" if value == 0.3 else None
+        return value
+
+    monkeypatch.setattr(prepare, "Quality", lambda image_set: quality)
+    config = tiny(num_steps=100, log_every=50, checkpoint_every=2, quality=True)
+    with pytest.raises(Preempted, match=r"step 5 on SIGTERM.* best by quality is step 2 .*step 4 is 50% worse"):
+        train.train(config, tmp_path, requests=requests)
+    assert checkpoint.steps(tmp_path) == [2, 4, 5]
+    assert [(line["step"], line["quality"]) for line in lines(tmp_path)] == [(2, 0.2), (4, 0.3)]
+
+
+def test_a_run_of_an_older_version_resumes(straight_run, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(straight_run, workdir)
+    config = json.loads((workdir / "config.json").read_text())
+    for name in ("quality", "best_metric", "keep_best"):
+        del config[name]
+    (workdir / "config.json").write_text(json.dumps(config))
+    old = {"step": 40, "d_loss": 1.0, "g_loss": 1.0, "images_per_sec": 1.0}
+    (workdir / "metrics.jsonl").write_text(json.dumps(old) + "\n")
+    done = call("train", *SMALL, "--config.num_steps=41", f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    assert [line["step"] for line in lines(workdir)] == [40, 41]
 
 
 def test_plain_orbax_restores_the_documented_tree(straight_run):

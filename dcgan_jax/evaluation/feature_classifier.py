@@ -7,6 +7,7 @@ of its training images and a seed, is cached after training, and its accuracy is
 import functools
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -35,21 +36,24 @@ HELD_OUT_EVERY = 5  # without test images, every fifth image is held out for the
 
 
 class FeatureClassifier(nn.Module):
-    """Strided convolutions with batch norm: uint8 [B, H, W, C] to features [B, 192] and logits [B, classes].
+    """Strided convolutions with batch norm: uint8 [B, H, W, C] to features [B, widths[-1]] and logits [B, classes].
 
-    Sides that are not multiples of 8 are padded with grey.
+    Sides that are not multiples of 8, with three layers, are padded with grey. Sown are the means over all positions of
+    each layer's maps, 'layer_0' and so on; the last ones are the features.
     """
 
     classes: int
+    widths: tuple[int, ...] = WIDTHS
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> tuple[Array, Array]:
         x = to_unit_range(images)
-        x = jnp.pad(x, ((0, 0), *((0, -side % 2 ** len(WIDTHS)) for side in x.shape[1:3]), (0, 0)))
-        for i, width in enumerate(WIDTHS):
+        x = jnp.pad(x, ((0, 0), *((0, -side % 2 ** len(self.widths)) for side in x.shape[1:3]), (0, 0)))
+        for i, width in enumerate(self.widths):
             kernel = self.param(f"kernel_{i}", nn.initializers.he_normal(), (4, 4, x.shape[-1], width))
             x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(conv(x, kernel, 2)))
-        features = x.mean((1, 2))
+            features = x.mean((1, 2))
+            self.sow("intermediates", f"layer_{i}", features)
         return features, nn.Dense(self.classes)(features)
 
 
@@ -67,8 +71,7 @@ def classifier_extractor(real: ImageSet, test: ImageSet | None = None, seed: int
     hashes = [*real.card["sha256"].values(), *(test.card["sha256"].values() if test else ())]
     key = digest(json.dumps([VERSION, seed, STEPS, BATCH, LEARNING_RATE, WIDTHS, hashes]))
     network = FeatureClassifier(int(real.labels.max()) + 1)
-    empty = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *real.images.shape[1:]), np.uint8))
-    cached = cache.load("classifier", key, empty)
+    cached = cache.load("classifier", key, shapes(network, real.images.shape[1:]))
     if cached is None:
         log.info("training a classifier for features, once")
         cached = _train(network, real, test, seed)
@@ -82,14 +85,25 @@ def _apply(network: FeatureClassifier, variables: Tree, images: Array) -> tuple[
     return network.apply(variables, images)  # type: ignore[return-value]
 
 
-def _train(network: FeatureClassifier, real: ImageSet, test: ImageSet | None, seed: int) -> tuple[Tree, dict[str, Any]]:
-    """The trained variables, and the accuracy with the images it was measured on."""
-    assert real.labels is not None
-    every_index = np.arange(len(real.images))
-    learned = every_index if test else every_index[every_index % HELD_OUT_EVERY != 0]
-    held_out = test or real._replace(images=real.images[::HELD_OUT_EVERY], labels=real.labels[::HELD_OUT_EVERY])
-    optimizer = optax.adam(optax.cosine_decay_schedule(LEARNING_RATE, STEPS))
-    variables = network.init(jax.random.key(seed), real.images[:1])
+def shapes(network: FeatureClassifier, image_shape: tuple[int, ...]) -> Tree:
+    """The shapes and dtypes of the network's variables, for images [H, W, C]."""
+    return jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), np.uint8))
+
+
+def fit(
+    network: FeatureClassifier,
+    batch: Callable[[int], tuple[np.ndarray, np.ndarray]],
+    *,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+) -> Tree:
+    """The network's variables after training; the learning rate falls to zero as a cosine.
+
+    batch: of each step, images uint8 [B, H, W, C] and labels int [B].
+    """
+    optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+    variables = network.init(jax.random.key(seed), batch(0)[0][:1])
     state = variables, optimizer.init(variables["params"])
 
     @functools.partial(jax.jit, donate_argnums=0)
@@ -106,12 +120,26 @@ def _train(network: FeatureClassifier, real: ImageSet, test: ImageSet | None, se
         updates, opt_state = optimizer.update(gradients, opt_state)
         return {"params": optax.apply_updates(variables["params"], updates), **updated}, opt_state
 
+    for step in range(steps):
+        state = train_step(state, *batch(step))
+    return jax.device_get(state[0])
+
+
+def _train(network: FeatureClassifier, real: ImageSet, test: ImageSet | None, seed: int) -> tuple[Tree, dict[str, Any]]:
+    """The trained variables, and the accuracy with the images it was measured on."""
+    images, labels = real.images, real.labels
+    assert labels is not None
+    every_index = np.arange(len(images))
+    learned = every_index if test else every_index[every_index % HELD_OUT_EVERY != 0]
+    held_out = test or real._replace(images=images[::HELD_OUT_EVERY], labels=labels[::HELD_OUT_EVERY])
     # Batches of indices: the images themselves are not copied.
     batches = Batches(real._replace(images=learned), BATCH, seed)
-    for step in range(STEPS):
+
+    def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
         chosen = np.sort(learned[batches.indices(step)])
-        state = train_step(state, real.images[chosen], real.labels[chosen])
-    variables = jax.device_get(state[0])
+        return images[chosen], labels[chosen]
+
+    variables = fit(network, batch, steps=STEPS, learning_rate=LEARNING_RATE, seed=seed)
     return variables, {
         "accuracy": _accuracy(network, variables, held_out),
         "accuracy_on": "test" if test else "held out",

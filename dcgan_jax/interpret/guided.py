@@ -15,6 +15,7 @@ from dcgan_jax.interpret.excitation import PATCHES, Peaks, peaks, select
 from dcgan_jax.interpret.pictures import Figure, Row
 from dcgan_jax.models import leaky_relu
 from dcgan_jax.ops.pixels import to_unit_range
+from dcgan_jax.runtime.errors import UserError
 
 Tree = Any
 
@@ -70,7 +71,13 @@ def figure(gan: TrainedGAN, images: np.ndarray, layer: int, which: str, count: i
     """What excites features (chosen as in `select`), and below the same for an untrained network.
 
     images: uint8 [N, H, W, C], searched for the positions that excite each feature most. seed: the untrained network's.
+    Raises UserError unless the discriminator has the leaky ReLU that the method is defined for.
     """
+    if gan.config.discriminator_activation != "leaky_relu":
+        raise UserError(
+            f"config.discriminator_activation: found {gan.config.discriminator_activation!r}, expected 'leaky_relu' "
+            "for guided backpropagation; take another figure"
+        )
     rows = []
     before = untrained(gan.config, seed).with_statistics_of(images)
     for name, network in (("trained", gan), ("random", before)):

@@ -13,7 +13,7 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +22,8 @@ import jax
 import orbax.checkpoint as ocp
 from flax import serialization
 
+from dcgan_jax.config import best_by, default_config
 from dcgan_jax.run import trees
-from dcgan_jax.runtime import files
 from dcgan_jax.runtime.errors import TrainingError, UserError, local_path
 
 if TYPE_CHECKING:  # loading a network should not wait for the import of optax
@@ -97,6 +97,10 @@ class Checkpoints:
                 "Make room, or make the folder writable again; then the same command resumes"
             ) from error
 
+    def measured(self) -> dict[int, float]:
+        """The values of `best_metric` of all checkpoints that are or were there, by step."""
+        return self._retention.measured(list(self._retention.metrics))
+
     def latest_step(self) -> int | None:
         """The newest step that is complete on disk, or None."""
         finished = _finished(self.directory)
@@ -129,11 +133,16 @@ class _Retention:
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
         present = [info.step for info in checkpoints]
-        known = {step: metrics for step in present if (metrics := self.metrics.get(step, {})) is not None}
-        values = {step: self.sign * metrics[self.name] for step, metrics in known.items() if self.name in metrics}
-        best = sorted(values, key=lambda step: values[step])[: self.keep_best]
-        kept = {*present[-self.keep :], *best, *(set(present) - known.keys())}
+        values = self.measured(present)
+        best = sorted(values, key=lambda step: self.sign * values[step])[: self.keep_best]
+        unknown = [step for step in present if self.metrics.get(step, {}) is None]
+        kept = {*present[-self.keep :], *best, *unknown}
         return [step in kept for step in present]
+
+    def measured(self, steps: list[int]) -> dict[int, float]:
+        """The values of the metric, of these steps that have one."""
+        known = {step: self.metrics.get(step) or {} for step in steps}
+        return {step: metrics[self.name] for step, metrics in known.items() if self.name in metrics}
 
 
 def steps(workdir: str | Path) -> list[int]:
@@ -141,24 +150,27 @@ def steps(workdir: str | Path) -> list[int]:
     return _finished(local_path(workdir, "workdir").absolute() / "checkpoints")
 
 
-def best(workdir: str | Path, metric: str, best_is: str, among: list[int] | None = None) -> int:
-    """The step, of all or `among` some, whose checkpoint has the best value of a metric.
+def best(workdir: str | Path, config: Mapping[str, Any] | None = None, among: list[int] | None = None) -> int:
+    """The step, of all or `among` some, whose checkpoint is the best by a configuration (`config.best_by`).
 
-    Raises UserError if no checkpoint has a value of it.
+    config: by default that of the newest checkpoint. Raises UserError if no checkpoint has a value of its metric.
     """
     directory = local_path(workdir, "workdir").absolute() / "checkpoints"
+    if config is None:
+        config = default_config().to_dict() | read(workdir)[1]["config"]
+    metric, best_is = best_by(config)
     metrics = {step: _metrics(directory / str(step)) or {} for step in (among or steps(workdir))}
     values = {step: own[metric] for step, own in metrics.items() if metric in own}
     if not values:
         raise UserError(
-            f"step: 'best' is by config.best_metric, {metric!r} in this run, and no checkpoint in {str(directory)!r} "
-            "has it; pass a number, or 'all'"
+            f"step: 'best' is by config.best_metric, {metric!r} in this run, which no checkpoint in {str(directory)!r} "
+            "has; pass a number"
         )
     return min(values, key=lambda step: values[step] * (-1 if best_is == "highest" else 1))
 
 
-def read(workdir: str | Path, step: int | None = None) -> tuple[Tree, dict[str, Any]]:
-    """State (nested dictionaries of numpy arrays) and meta of a checkpoint, by default of the newest.
+def read(workdir: str | Path, step: int | str | None = None) -> tuple[Tree, dict[str, Any]]:
+    """State (nested dictionaries of numpy arrays) and meta of a checkpoint: of a step, of the `best`, or of the newest.
 
     If the newest is damaged, the log says so, and the one before it is read. Nothing in a checkpoint can make this run
     code. Raises UserError if there is no run, no checkpoint, none of this step, or no undamaged one.
@@ -168,6 +180,11 @@ def read(workdir: str | Path, step: int | None = None) -> tuple[Tree, dict[str, 
     if not available:
         what = "holds no checkpoint" if Path(where).is_dir() else "does not exist"
         raise UserError(f"workdir: {where!r} {what}, expected the folder of a run, such as runs/digits; train first")
+    if step == "best":
+        step = best(workdir)
+        log.info("%s: the best checkpoint is that of step %d", where, step)
+    if isinstance(step, str):
+        raise UserError(f"step: found {step!r}, expected a checkpoint's step, or 'best'")
     if step is not None and step not in available:
         listed = ", ".join(map(str, available))
         raise UserError(f"step: {where!r} has no checkpoint of step {step}, expected one of {listed}")
@@ -185,20 +202,6 @@ def read(workdir: str | Path, step: int | None = None) -> tuple[Tree, dict[str, 
         f"checkpoint: all in {str(directory)!r} are damaged ({', '.join(map(str, available))}); bring one back from a "
         "copy, or train in another --workdir"
     )
-
-
-def set_aside(workdir: Path, newer_than: int, folder: Path | None = None) -> None:
-    """Moves the checkpoints newer than a step, which are damaged, to `damaged` or another folder; none is lost."""
-    moved = [step for step in steps(workdir) if step > newer_than]
-    for step in moved:
-        kept = folder or workdir / "damaged"
-        kept.mkdir(exist_ok=True)
-        free = files.free_path(kept / str(step))
-        (workdir / "checkpoints" / str(step)).rename(free)
-        if not folder:
-            log.warning("checkpoint: the damaged one of step %d is now %s", step, free)
-    if folder and moved:
-        log.warning("checkpoint: %d from step %d on are now in %s", len(moved), moved[0], folder)
 
 
 def restore(workdir: str | Path, expected: "GANState", step: int | None = None) -> tuple["GANState", dict[str, Any]]:

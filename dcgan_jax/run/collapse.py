@@ -1,19 +1,27 @@
 """Collapse: how it is measured, the rule that recognises it, and going back to before it.
 
-A run counts as collapsed if one and the same of these has held in every line of its log for at least 100 steps and five
-lines:
+Samples of a fixed set of z are compared in each line of the log: `spread` is the standard deviation of a pixel over
+them, averaged over pixels and divided by that of real images. They have come to differ once it was at least 0.5 over
+100 steps. If they have not in a fifth of the run, and 1,000 steps, training does not get going. Afterwards a run has
+collapsed, or become worse, if one and the same of these holds in all lines for at least 100 steps and five lines:
 
-- alike: the samples of a fixed set of z are nearly one image, after they were not. `spread`, the standard deviation of
-  a pixel over them, averaged over pixels and divided by that of real images, is below 0.1, and has been above once.
+- alike: the samples are nearly one image again, with a spread below 0.1.
 - lost: the discriminator has won, and no longer teaches anything. It is right on 99.5% of real and of generated images,
-  and at least half of its logits are saturated (beyond 10 on either side, where the loss is flat).
+  and at least half of its logits are saturated (beyond 10 on either side, where the loss is flat). A generator can
+  learn for long from one that is always right, so this counts only if nothing measures quality, and only with a loss
+  that is flat there.
+
+or if this holds at three checkpoints in a row (fewer if these would take more than a fifth of the run; or the last):
+
+- worse: `quality`, or the FID that is asked for, is at least 2 times its best so far.
 
 `config.on_collapse` says what happens then: 'warn' goes on, 'stop' ends the run, 'rollback' goes back to the best
-checkpoint from before (by `config.best_metric`, or the newest of them) and tries again, at most three times.
+checkpoint from before and tries again, at most three times.
 """
 
 import logging
-import shutil
+import math
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +33,10 @@ from ml_collections import ConfigDict
 
 from dcgan_jax import latent
 from dcgan_jax import state as states
+from dcgan_jax.config import best_by
 from dcgan_jax.run import checkpoint
+from dcgan_jax.run.aside import set_aside
+from dcgan_jax.run.monitor import has_line
 from dcgan_jax.runtime import files
 from dcgan_jax.runtime.errors import TrainingError, UserError
 from dcgan_jax.state import GANState, NetworkState
@@ -33,19 +44,22 @@ from dcgan_jax.steps import Method
 
 log = logging.getLogger("dcgan_jax")
 
-STEPS, LINES = 100, 5  # how long one of the two must hold
-ALIKE_SPREAD = 0.1
+STEPS, LINES = 100, 5
+DIFFERENT_SPREAD, ALIKE_SPREAD = 0.5, 0.1
+WORSE_FACTOR, WORSE_MEASURES = 2.0, 3
 RIGHT_SHARE, SATURATED_SHARE = 0.995, 0.5
+SATURATING = ("non_saturating", "relativistic")  # losses of the discriminator that are flat for large logits
+SHARE_OF_RUN, BEGINNING = 0.2, 1000  # within which something is told
 MAX_ROLLBACKS = 3
 SPREAD_IMAGES = 64
 REAL_IMAGES = 1024
 
 
 class Collapsed(Exception):
-    """Training has collapsed. step: of the line that shows it; since: of the first such line; reason: in few words."""
+    """Training has collapsed, or become much worse. step: of the line that shows it; since: of the first such line."""
 
-    def __init__(self, step: int, since: int, reason: str):
-        super().__init__(f"step {step}: training has collapsed: {reason}")
+    def __init__(self, step: int, since: int, what: str):
+        super().__init__(f"step {step}: {what}")
         self.step, self.since = step, since
 
 
@@ -71,41 +85,76 @@ def spread_of_images(images: np.ndarray) -> float:
 class Watch:
     """Sees each line of the log and says whether the run has collapsed.
 
-    differed: whether samples have ever differed; at the start they do not. held: for each of the two rules, the steps
-    of the latest lines in a row in which it holds. Both come from `history` if a run is resumed.
+    known: what it knows from earlier lines, such as `history` gives; JSON.
     """
 
-    def __init__(self, differed: bool = False, held: dict[str, list[int]] | None = None):
-        self._differed, self._held = differed, held or {"alike": [], "lost": []}
+    def __init__(self, config: ConfigDict, known: dict[str, Any] | None = None):
+        """config: validated."""
+        self.known = known or {"differed": False, "best": None, "held": {}}
+        metric, _ = best_by(config)
+        fid = metric.startswith("fid")
+        self._measure = metric if fid else "quality" if config.quality else ""
+        self._can_be_lost = not self._measure and config.loss in SATURATING
+        self._num_steps = config.num_steps
+        measures = SHARE_OF_RUN * config.num_steps / (config.eval_every if fid else config.checkpoint_every)
+        self._patience = min(WORSE_MEASURES, max(1, int(measures)))
 
-    def __call__(self, step: int, values: dict[str, float]) -> Collapsed | None:
+    def __call__(self, step: int, values: Mapping[str, float]) -> Collapsed | None:
         """What to raise, or None. values: a line of metrics.jsonl."""
-        alike = values["spread"] < ALIKE_SPREAD
-        self._differed |= not alike
-        right = min(values["d_accuracy_real"], values["d_accuracy_fake"])
-        now = {
-            "alike": alike and self._differed,
-            "lost": right >= RIGHT_SHARE and values["d_saturated"] >= SATURATED_SHARE,
-        }
+        spread = values["spread"]
+        self._note("different", step, spread >= DIFFERENT_SPREAD)
+        self._note("similar", step, spread < DIFFERENT_SPREAD)
+        self.known["differed"] |= self._for_a_while("different", step, lines=2)
+        if not self.known["differed"]:
+            late = step >= max(BEGINNING, SHARE_OF_RUN * self._num_steps) and self._for_a_while("similar", step)
+            what = f"training does not get going: samples differ little (spread {spread:.3f} of real images')"
+            return Collapsed(step, 0, what) if late else None
+        self._note("alike", step, spread < ALIKE_SPREAD)
+        right, saturated = min(values["d_accuracy_real"], values["d_accuracy_fake"]), values["d_saturated"]
+        lost = right >= RIGHT_SHARE and saturated >= SATURATED_SHARE
+        self._note("lost", step, lost and self._can_be_lost)
+        if self._measure in values:
+            best = min(self.known["best"] or [math.inf], [values[self._measure], step])
+            self.known["best"] = best
+            self._note("worse", step, best[0] < values[self._measure] >= WORSE_FACTOR * best[0])
         reasons = {
-            "alike": f"samples are nearly alike (spread {values['spread']:.3f} of real images')",
-            "lost": f"the discriminator tells all images apart ({values['d_saturated']:.0%} of its logits saturated)",
+            "alike": f"samples are nearly alike (spread {spread:.3f} of real images')",
+            "lost": f"the discriminator tells all images apart ({saturated:.0%} of its logits saturated)",
         }
-        for name, holds in now.items():
-            self._held[name] = [*self._held[name], step] if holds else []
-        for name, steps in self._held.items():
-            if len(steps) >= LINES and step - steps[0] >= STEPS:
-                return Collapsed(step, steps[0], reasons[name])
+        for name, reason in reasons.items():
+            if self._for_a_while(name, step):
+                return Collapsed(step, self.known["held"][name][0], f"training has collapsed: {reason}")
+        since, count = self.known["held"].get("worse", (0, 0))
+        if count >= (1 if step == self._num_steps else self._patience):
+            value, at = self.known["best"]
+            times = f"at least {WORSE_FACTOR:g} times its best, {value:.4g} at step {at}, since step {since}"
+            return Collapsed(step, since, f"training has become worse: {self._measure} is {times}")
         return None
 
+    def _note(self, name: str, step: int, holds: bool) -> None:
+        """Remembers of the latest lines in a row in which this holds the first step, and the number."""
+        first, count = self.known["held"].get(name, (step, 0))
+        if holds:
+            self.known["held"][name] = [first, count + 1]
+        else:
+            self.known["held"].pop(name, None)
 
-def history(lines: list[dict[str, Any]]) -> dict[str, Any]:
-    """What a `Watch` knows after these lines of metrics.jsonl, as its arguments."""
-    watch = Watch()
+    def _for_a_while(self, name: str, step: int, lines: int = LINES) -> bool:
+        first, count = self.known["held"].get(name, (step, 0))
+        return count >= lines and step - first >= STEPS
+
+
+def history(config: ConfigDict, lines: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a `Watch` knows after these lines of metrics.jsonl.
+
+    That of the last step of a run that was shorter then does not count: a straight run does not have it.
+    """
+    watch = Watch(config)
     for line in lines:
-        if {"spread", "d_saturated", "d_accuracy_real", "d_accuracy_fake"} <= line.keys():  # older versions have less
+        complete = {"spread", "d_saturated", "d_accuracy_real", "d_accuracy_fake"} <= line.keys()  # not in all versions
+        if complete and has_line(config, line["step"]):
             watch(line["step"], line)
-    return {"differed": watch._differed, "held": watch._held}
+    return watch.known
 
 
 def retried(config: ConfigDict, rollbacks: int) -> ConfigDict:
@@ -121,7 +170,7 @@ def retried(config: ConfigDict, rollbacks: int) -> ConfigDict:
 
 
 def go_back(config: ConfigDict, workdir: Path, collapsed: Collapsed, rollbacks: int) -> GANState:
-    """The state of the best checkpoint from before a collapse; what came after it is moved to `collapsed/STEP`.
+    """The state of the best checkpoint from before a collapse; all that came after it is moved to `collapsed/STEP`.
 
     rollbacks: before this one. Raises TrainingError if there is no such checkpoint, the run wants no rollback, or there
     were enough of them.
@@ -130,18 +179,30 @@ def go_back(config: ConfigDict, workdir: Path, collapsed: Collapsed, rollbacks: 
     best = None
     if before:
         best = before[-1]
-        with suppress(UserError):  # no checkpoint has the metric yet
-            best = checkpoint.best(workdir, config.best_metric, config.best_is, before)
+        with suppress(UserError):  # no checkpoint has the metric
+            best = checkpoint.best(workdir, config, before)
     if config.on_collapse == "stop" or best is None or rollbacks >= MAX_ROLLBACKS:
-        kept = f"the checkpoint of step {best} is from before" if best else "there is no checkpoint from before"
-        tried = f" after {rollbacks} rollbacks" if rollbacks else ""
-        advice = (
-            ", or go on by the same command with --config.on_collapse=rollback" if config.on_collapse == "stop" else ""
-        )
-        raise TrainingError(f"{collapsed}{tried}; {kept}. Try lower learning rates in another --workdir{advice}")
-    aside = workdir / "collapsed" / str(collapsed.step)
-    aside.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(workdir / "metrics.jsonl", files.free_path(aside / "metrics.jsonl"))
-    checkpoint.set_aside(workdir, newer_than=best, folder=aside)
-    log.warning("%s; going back to step %d, with half the learning rates and other noise", collapsed, best)
-    return checkpoint.restore(workdir, states.abstract(config), best)[0]
+        raise TrainingError(_given_up(config, collapsed, best, rollbacks))
+    state = checkpoint.restore(workdir, states.abstract(config), best)[0]
+    folder = files.free_path(workdir / "collapsed" / str(collapsed.step))
+    set_aside(workdir, newer_than=best, folder=folder)
+    now, then = retried(config, rollbacks), retried(config, rollbacks + 1)
+    rates = [f"{name} {then[name]:g} instead of {now[name]:g}" for name in ("generator_lr", "discriminator_lr")]
+    log.warning(
+        "%s. Going back to step %d (rollback %d of at most %d) with %s, other noise and another order of images. What "
+        "the run wrote after that step is now in %s",
+        *(collapsed, best, rollbacks + 1, MAX_ROLLBACKS, " and ".join(rates), folder),
+    )
+    return state
+
+
+def _given_up(config: ConfigDict, collapsed: Collapsed, best: int | None, rollbacks: int) -> str:
+    tried = f" after {rollbacks} rollbacks" if rollbacks else ""
+    there = f"the checkpoint of step {best} is" if best else "there is no checkpoint"
+    kept = f"{there} from before" + (f" (--step={best})" if best else "")
+    recipe = "" if config.recipe == "stable" else "the recipe stable (--config=configs/NAME.py:stable), or "
+    rate = f"a lower --config.discriminator_lr than {config.discriminator_lr:g}"
+    advice = f"Train in another --workdir with {recipe}{rate}"
+    if config.on_collapse == "stop":
+        advice += ", or go on by the same command with --config.on_collapse=rollback, or =warn"
+    return f"{collapsed}{tried}; {kept}. {advice}"

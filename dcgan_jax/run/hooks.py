@@ -13,10 +13,13 @@ import numpy as np
 from flax import serialization
 from ml_collections import ConfigDict
 
+from dcgan_jax.config import best_by
 from dcgan_jax.evaluation import report
 from dcgan_jax.evaluation.evaluate import Evaluator
+from dcgan_jax.evaluation.quality import Quality
 from dcgan_jax.inference import TrainedGAN, recalibrate
 from dcgan_jax.run import checkpoint
+from dcgan_jax.run.aside import set_damaged_aside
 from dcgan_jax.run.checkpoint import Checkpoints
 from dcgan_jax.run.monitor import Monitor
 from dcgan_jax.run.prepare import Run
@@ -32,8 +35,7 @@ GRID = 64  # images in a grid of samples
 class Snapshot:
     """A host copy of the state after a step, with the moving average recalibrated; made once, shared by all hooks.
 
-    metrics: of this step. `evaluate_hook` adds to them, and `save_hook`, which must come later, puts them into the
-    checkpoint.
+    metrics: of this step. Hooks that measure add to them; then they are written, and put into the checkpoint.
     """
 
     def __init__(self, config: ConfigDict, state: GANState, metrics: dict[str, float]):
@@ -51,13 +53,15 @@ class Snapshot:
 class Hook(NamedTuple):
     """Something to do every `every` steps (several numbers: at multiples of any; 0 is never) and after the last one.
 
-    when_stopping: also if the run stops early. All processes have the same hooks, due at the same steps, since they
-    agree on stopping by the results that they have read until then; only the one with an output writes.
+    when_stopping: also if the run stops early. measures: it adds to the metrics of the step, and so comes before they
+    are written. All processes have the same hooks, due at the same steps, since they agree on stopping by the results
+    that they have read until then; only the one with an output writes.
     """
 
     act: Callable[[Snapshot], None]
     every: tuple[int, ...]
     when_stopping: bool = False
+    measures: bool = False
 
     def due(self, step: int, *, last: bool, stopping: bool) -> bool:
         """Whether it is to be done after this step."""
@@ -74,16 +78,29 @@ class Output(NamedTuple):
     def open(cls, run: Run, start: int, opened: ExitStack) -> "Output":
         """Opens both for a run that goes on from step `start`; closed with the stack."""
         config = run.config
-        checkpoint.set_aside(run.workdir, newer_than=start)
+        set_damaged_aside(run.workdir, newer_than=start)
+        metric, best_is = best_by(config)
         checkpoints = Checkpoints(
-            run.workdir,
-            keep=config.keep,
-            keep_best=config.keep_best,
-            best_metric=config.best_metric,
-            best_is=config.best_is,
+            run.workdir, keep=config.keep, keep_best=config.keep_best, best_metric=metric, best_is=best_is
         )
         opened.enter_context(closing(checkpoints))
         return cls(opened.enter_context(closing(Monitor(run.workdir, config, start_step=start))), checkpoints)
+
+    def best_so_far(self, config: ConfigDict) -> str:
+        """Which checkpoint is the best, and by how much the last measured one is worse: '; best by ...', or ''."""
+        metric, best_is = best_by(config)
+        values = self.checkpoints.measured()
+        if not values:
+            return ""
+        best = min(sorted(values), key=lambda step: values[step] * (-1 if best_is == "highest" else 1))
+        last = max(values)
+        if best == last:
+            return f"; best by {metric} is the last one measured, step {best} ({values[best]:.4g})"
+        difference, scale = abs(values[last] - values[best]), abs(values[best])
+        worse = f"is {difference / scale:.0%} worse ({values[last]:.4g})" if scale else f"has {values[last]:.4g}"
+        kept = best in checkpoint.steps(self.checkpoints.directory.parent)
+        use = "which --step=best takes" if kept else "which config.keep_best=0 did not keep"
+        return f"; best by {metric} is step {best} ({values[best]:.4g}), {use}: step {last} {worse}"
 
 
 def sample_hook(output: Output | None, seed: int, every: int) -> Hook:
@@ -104,6 +121,18 @@ def show_reals(monitor: Monitor, images: np.ndarray, seed: int) -> None:
     monitor.write_images("reals", images[np.sort(chosen)], 0)
 
 
+def quality_hook(quality: Quality, seed: int, every: tuple[int, ...]) -> Hook:
+    """Measures samples, the same way at each checkpoint; all processes take part.
+
+    Not when a run stops early: a machine that is taken away may give it no time for that.
+    """
+
+    def act(snapshot: Snapshot) -> None:
+        snapshot.metrics["quality"] = quality(lambda indices: snapshot.gan.sample_at(indices, seed))
+
+    return Hook(act, every, measures=True)
+
+
 def evaluate_hook(evaluator: Evaluator, workdir: Path, output: Output | None, seed: int, every: int) -> Hook:
     """Measures samples, as launch/evaluate.py does; all processes take part."""
 
@@ -113,10 +142,10 @@ def evaluate_hook(evaluator: Evaluator, workdir: Path, output: Output | None, se
         snapshot.metrics |= values
         if output:
             files.append_lines(workdir / report.NAME, lines)
-            output.monitor.write_evaluation(snapshot.step, values)
+            log.info("step %d: %s", snapshot.step, "  ".join(f"{name} {value:.5g}" for name, value in values.items()))
             report.curves(report.read(workdir / report.NAME), workdir / "evaluation")
 
-    return Hook(act, (every,))
+    return Hook(act, (every,), measures=True)
 
 
 def save_hook(output: Output | None, meta: dict[str, Any], every: tuple[int, ...]) -> Hook:
@@ -131,9 +160,12 @@ def save_hook(output: Output | None, meta: dict[str, Any], every: tuple[int, ...
 
 
 def make_hooks(run: Run, output: Output | None, rollbacks: int) -> list[Hook]:
-    """The hooks of a run. Evaluating comes before saving, so that its values get into the checkpoint."""
+    """The hooks of a run."""
     config = run.config
+    with_checkpoint = (config.checkpoint_every, config.eval_every)
     chosen = [sample_hook(output, config.seed, config.sample_every)]
+    if run.quality:
+        chosen.append(quality_hook(run.quality, config.seed, with_checkpoint))
     if run.evaluator:
         chosen.append(evaluate_hook(run.evaluator, run.workdir, output, config.seed, config.eval_every))
     meta = {
@@ -142,5 +174,5 @@ def make_hooks(run: Run, output: Output | None, rollbacks: int) -> list[Hook]:
         "data": run.image_set.card,
         "rollbacks": rollbacks,
     }
-    chosen.append(save_hook(output, meta, (config.checkpoint_every, config.eval_every)))
+    chosen.append(save_hook(output, meta, with_checkpoint))
     return chosen

@@ -93,8 +93,9 @@ class Monitor:
         self._path = workdir / "metrics.jsonl"
         self._metrics = _open_metrics(self._path, start_step)
         self._tensorboard = _TensorBoard(workdir / "tensorboard", start_step)
-        self._batch_size = config.batch_size
+        self._images_per_step = config.batch_size * config.discriminator_steps
         self._num_steps = config.num_steps
+        self._quality: dict[str, str] = {}  # as it was last measured
         # A bar on a terminal; elsewhere a line at each log.
         self._bar = tqdm(total=config.num_steps, initial=start_step, unit="step", dynamic_ncols=True, disable=None)
 
@@ -104,12 +105,15 @@ class Monitor:
 
     def write_metrics(self, step: int, values: dict[str, float], *, steps_per_second: float, data_wait: float) -> None:
         """Writes the metrics of one step, with what `Clock` measured since the last time."""
-        rate = steps_per_second * self._batch_size
+        rate = steps_per_second * self._images_per_step
         record = {"step": step} | values | {"images_per_sec": rate, "data_wait": data_wait}
         self._metrics.write(json.dumps(record) + "\n")
         self._metrics.flush()
         self._tensorboard.write(step, *(summary.scalar(name, record[name]) for name in record if name != "step"))
+        if "quality" in values:
+            self._quality = {"quality": f"{values['quality']:.4g}"}
         shown = {"d_loss": f"{values['d_loss']:.3f}", "g_loss": f"{values['g_loss']:.3f}", "images/s": f"{rate:.0f}"}
+        shown |= self._quality
         self._bar.set_postfix(shown)
         if self._bar.disable:
             left = (self._num_steps - step) / steps_per_second
@@ -120,11 +124,6 @@ class Monitor:
                     file=sys.stderr,
                     flush=True,
                 )
-
-    def write_evaluation(self, step: int, values: dict[str, float]) -> None:
-        """Shows measures of quality: in TensorBoard, and as a line of the log."""
-        self._tensorboard.write(step, *(summary.scalar(name, value) for name, value in values.items()))
-        log.info("step %d: %s", step, "  ".join(f"{name} {value:.5g}" for name, value in values.items()))
 
     def lines(self) -> list[dict[str, Any]]:
         """What metrics.jsonl holds so far."""
@@ -176,20 +175,30 @@ class _TensorBoard:
         self._file.close()
 
 
+def has_line(config: ConfigDict, step: int) -> bool:
+    """Whether metrics.jsonl has a line of this step, however long the run is. (That of the last step depends on it.)"""
+    intervals = (config.log_every, config.checkpoint_every, config.eval_every)
+    return any(every and step % every == 0 for every in intervals)
+
+
 def last_recorded_step(path: Path) -> int:
     """The last step in a metrics.jsonl, 0 if there is none."""
     lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     return max((step for step in map(_step_of, lines) if step is not None), default=0)
 
 
+def drop_lines(path: Path, step: int) -> int:
+    """Removes the lines of a record, such as metrics.jsonl, beyond a step, and any cut short. Returns their number."""
+    lines = path.read_text(errors="replace").splitlines()
+    kept = [line for line in lines if (own := _step_of(line)) is not None and own <= step]
+    if len(kept) < len(lines):
+        files.write_text(path, "".join(line + "\n" for line in kept))
+    return len(lines) - len(kept)
+
+
 def _open_metrics(path: Path, start_step: int) -> TextIO:
-    if path.exists():
-        lines = path.read_text(errors="replace").splitlines()
-        kept = [line for line in lines if (step := _step_of(line)) is not None and step <= start_step]
-        if len(kept) < len(lines):
-            dropped = len(lines) - len(kept)
-            log.info("%s: dropping %d lines after step %d, to be written again", path, dropped, start_step)
-            files.write_text(path, "".join(line + "\n" for line in kept))
+    if path.exists() and (dropped := drop_lines(path, start_step)):
+        log.info("%s: dropping %d lines after step %d, to be written again", path, dropped, start_step)
     return path.open("a")
 
 

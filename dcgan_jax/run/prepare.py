@@ -14,6 +14,7 @@ from dcgan_jax import data
 from dcgan_jax import state as states
 from dcgan_jax.evaluation import evaluate
 from dcgan_jax.evaluation.evaluate import Evaluator
+from dcgan_jax.evaluation.quality import Quality
 from dcgan_jax.fields import METRICS
 from dcgan_jax.run.workdir import Claim, check_data
 from dcgan_jax.runtime import devices, dispatch
@@ -33,6 +34,7 @@ class Run(NamedTuple):
     image_set: data.ImageSet
     placement: str
     evaluator: Evaluator | None
+    quality: Quality | None
 
 
 def validated(config: ConfigDict) -> ConfigDict:
@@ -69,11 +71,13 @@ def prepare(config: ConfigDict, workdir: Path, claimed: Claim) -> Run:
         placed = dispatch.placement(config.data.placement, image_set.images.nbytes, config.data.device_share)
     check_equal({"config.data.placement": placed})
     evaluator = run_on_all(lambda: _evaluator(config))
+    # Of a single image nothing can be learned. Its own seed: numbers of runs on the same images can be compared.
+    quality = Quality(image_set) if config.quality and len(image_set.images) > 1 else None
     kind = jax.devices()[0].device_kind
     where = f"{jax.device_count()} device(s) ({kind}), {jax.process_count()} process(es)"
     count, shape = len(image_set.images), image_set.images.shape[1:]
     log.info("%d images of %s on %s, read from the %s's memory", count, shape, where, placed)
-    return Run(config, workdir, image_set, placed, evaluator)
+    return Run(config, workdir, image_set, placed, evaluator, quality)
 
 
 def _load_images(config: ConfigDict) -> data.ImageSet:
@@ -91,7 +95,7 @@ def _evaluator(config: ConfigDict) -> Evaluator | None:
     evaluator = evaluate.from_config(
         config, config.eval_metrics, config.eval_features, weights=config.inception_weights, seed=config.seed
     )
-    known = [*METRICS, *(name for spec in evaluator.specs for name in spec.result_names)]
+    known = ["quality", *METRICS, *(name for spec in evaluator.specs for name in spec.result_names)]
     if config.best_metric and config.best_metric not in known:
         raise UserError(f"config.best_metric: found {config.best_metric!r}, expected one of {', '.join(known)}")
     return evaluator

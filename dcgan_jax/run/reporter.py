@@ -9,9 +9,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from dcgan_jax.config import best_by
 from dcgan_jax.run import collapse
 from dcgan_jax.run.hooks import Output, Snapshot
-from dcgan_jax.run.monitor import Clock
+from dcgan_jax.run.monitor import Clock, has_line
 from dcgan_jax.runtime import devices
 from dcgan_jax.runtime.errors import TrainingError
 from dcgan_jax.runtime.multihost import gather, run_on_all
@@ -38,32 +39,54 @@ class Reporter:
         self.clock, self.stop = Clock(), stop
         self._config, self._epoch_size, self._output = config, len(images), output
         self._real_spread = collapse.spread_of_images(images)
-        history = collapse.history(output.monitor.lines()) if output else None
-        self._watch = collapse.Watch(**json.loads(gather(json.dumps(history))[0]))
+        history = collapse.history(config, output.monitor.lines()) if output else None
+        self._watch = collapse.Watch(config, json.loads(gather(json.dumps(history))[0]))
         self._warned = False
 
-    def __call__(self, results: Results) -> dict[str, float]:
-        """The metrics of the last step of a call. Raises TrainingError, and Collapsed if the run acts on a collapse."""
+    def logs(self, step: int) -> bool:
+        """Whether a line is written after this step."""
+        return step == self._config.num_steps or has_line(self._config, step)
+
+    def read(self, results: Results) -> dict[str, float]:
+        """The metrics of the last step of a call. Raises TrainingError if one of them is not finite."""
         self.stop.record(bool(devices.first_replica(results.any_asked)))
         values = self._finite_values(results)
         self.clock.count(len(results.steps), in_pause=results.compiled)
         if results.spread is not None:
-            step = results.steps.stop
             values["spread"] = float(devices.first_replica(results.spread)) / self._real_spread
-            collapsed = self._watch(step, values)
-            values["collapsed"] = float(collapsed is not None)
-            self._write(step, values)
-            if collapsed and self._config.on_collapse != "warn":
-                raise collapsed
-            if collapsed and not self._warned:
-                log.warning(
-                    "%s. Checkpoints from before step %d may be better; --config.on_collapse=rollback goes back by "
-                    "itself",
-                    collapsed,
-                    collapsed.since,
-                )
-            self._warned = collapsed is not None
         return values
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Writes the line of a step, if it has one. Raises Collapsed if the run acts on a collapse."""
+        if not self.logs(step):
+            return
+        collapsed = self._watch(step, values)
+        rate, data_wait = self.clock.lap()
+        values["collapsed"] = float(collapsed is not None)
+        if self._output:
+            seen = step * self._config.batch_size * self._config.discriminator_steps
+            line = values | {"epoch": round(seen / self._epoch_size, 4)}
+            self._output.monitor.write_metrics(step, line, steps_per_second=rate, data_wait=data_wait)
+        if collapsed and self._acts(step):
+            raise collapsed
+        if collapsed and not self._warned:
+            log.warning("%s. %s", collapsed, self._advice(collapsed))
+        self._warned = collapsed is not None
+
+    def _acts(self, step: int) -> bool:
+        action = self._config.on_collapse
+        return action == "rollback" or (action == "stop" and step < self._config.num_steps)  # at the end it has stopped
+
+    def _advice(self, collapsed: collapse.Collapsed) -> str:
+        if not collapsed.since:
+            return "Lower learning rates (--config.discriminator_lr) may help, in another --workdir"
+        best = " (--step=best)" if best_by(self._config)[0] else ""
+        better = f"Checkpoints from before step {collapsed.since} may be better{best}"
+        return f"{better}; --config.on_collapse=rollback goes back by itself"
+
+    def best_so_far(self) -> str:
+        """For the last line of a run: which checkpoint is the best; on process 0, once all are on disk."""
+        return self._output.best_so_far(self._config) if self._output else ""
 
     def _finite_values(self, results: Results) -> dict[str, float]:
         columns = {name: np.atleast_1d(column) for name, column in devices.first_replica(results.metrics).items()}
@@ -74,12 +97,6 @@ class Reporter:
             if self._output:
                 self._output.monitor.advance()
         return values  # of the last step
-
-    def _write(self, step: int, values: dict[str, float]) -> None:
-        rate, data_wait = self.clock.lap()
-        if self._output:
-            line = values | {"epoch": round(step * self._config.batch_size / self._epoch_size, 4)}
-            self._output.monitor.write_metrics(step, line, steps_per_second=rate, data_wait=data_wait)
 
     def check_saves(self) -> None:
         """Raises TrainingError if a checkpoint could not be saved, without waiting for one in progress."""
