@@ -110,6 +110,7 @@ def test_the_folder_is_bounded_and_loses_the_oldest_first(tmp_path, monkeypatch)
     assert {path.name for path in tmp_path.iterdir()} == {"new", "middle"}
 
 
+@pytest.mark.nightly
 def test_training_and_samples_are_the_same_bits_compiled_or_read(tmp_path):
     workdir = tmp_path / "run"
     environment = dict(XDG_CACHE_HOME=str(tmp_path / "caches"))

@@ -166,6 +166,7 @@ def test_the_state_does_not_depend_on_whether_quality_is_measured(tiny, tmp_path
     assert not any("quality" in line for line in recorded(tmp_path / "False"))
 
 
+@pytest.mark.nightly
 def test_two_processes_measure_what_one_measures(tmp_path):
     flags = (*SMALL, "--config.num_steps=4", "--config.checkpoint_every=2", "--config.quality=True")
     done = call("train", *flags, f"--workdir={tmp_path}/one")

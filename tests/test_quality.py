@@ -30,18 +30,19 @@ def digits():
 @pytest.fixture
 def brief(monkeypatch):
     """Learns and measures little."""
-    monkeypatch.setattr(quality, "STEPS", 10)
+    monkeypatch.setattr(quality, "STEPS", 5)
+    monkeypatch.setattr(quality, "BATCH", 8)
     monkeypatch.setattr(quality, "NUM_SAMPLES", 100)
 
 
 def failures(images, labels):
-    """Samples by what is wrong with them; noise has the brightness of the images."""
+    """Samples by what is wrong with them; the noise has the brightness of the images."""
     rng = np.random.default_rng(0)
     shape = images.shape
     blurred = np.mean([np.roll(images, shift, axis) for axis in (1, 2) for shift in (-1, 0, 1)], 0).astype(np.uint8)
     return {
         "nothing": images,
-        "faint noise": np.clip(images + rng.normal(0, 20, shape), 0, 255).astype(np.uint8),
+        "noisy": np.clip(images + rng.normal(0, 50, shape), 0, 255).astype(np.uint8),
         "half of the classes": images[labels < 5],
         "few different ones": images[:10],
         "blurred": blurred,
@@ -57,7 +58,7 @@ def test_failures_are_worse_than_real_images(digits):
     values = {name: measure(reading(images)) for name, images in failures(other, labels).items()}
     best = values.pop("nothing")
     assert best < 0.5 * min(values.values()), values
-    assert max(values["noise"], values["one image"], values["grey"]) > 2 * values["half of the classes"], values
+    assert min(values["noise"], values["one image"], values["grey"]) > 2 * values["half of the classes"], values
 
 
 def test_the_value_is_a_function_of_images_samples_and_seed(digits, brief, monkeypatch):

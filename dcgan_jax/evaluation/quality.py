@@ -3,7 +3,8 @@
 It is the Frechet distance between samples and real images, as FID is (Heusel et al. 2017), on the features of a small
 network that has learned from the real images which way up they are (Gidaris, Singh and Komodakis, "Unsupervised
 Representation Learning by Predicting Image Rotations", 2018). That takes seconds, once a set. The features are the
-means of all layers' maps, each in units of its standard deviation over the real images.
+means of all layers' maps. They are partly whitened: in full, directions that hardly vary would count as much as those
+that tell images apart; not at all, few directions would count alone.
 
 It tells better from worse checkpoints of runs on the same images; `benchmarks/quality.py` measures how well. Numbers
 for different images, or of different seeds, cannot be compared, and it does not see copies of training images. Of
@@ -38,9 +39,10 @@ VERSION = 1  # to be raised if the network or its learning changes: what is cach
 NUM_SAMPLES = 2000
 MAX_REAL = 10_000  # a fixed random choice of the real images, if there are more
 TURNS = 4  # quarters of a turn
-WIDTHS = (32, 64, 128)
-STEPS, BATCH, LEARNING_RATE = 100, 128, 1e-2
-MIN_VARIANCE = 1e-2  # added to each feature's variance: one that real images hardly have would outweigh all others
+WIDTHS = (16, 32, 64)
+STEPS, BATCH, LEARNING_RATE = 200, 64, 5e-3
+RIDGE = 3.0  # added to the variance of each principal component of the features, in units of their mean
+MIN_VARIANCE = 1e-6  # the least that this mean is taken for: equal images have none
 
 
 class Quality:
@@ -54,7 +56,7 @@ class Quality:
         self._extractor = _learned_extractor(image_set, seed)
         reference = Reference(image_set, self._extractor)
         real = reference.vectors(MAX_REAL)
-        self._scale = 1 / np.sqrt(real.var(0, dtype=np.float64) + MIN_VARIANCE)
+        self._whitening = _partial_whitening(moments_of(real))
         self._real = self._moments(real)
 
     def __call__(self, read: Reader) -> float:
@@ -64,7 +66,7 @@ class Quality:
         return float(multihost.broadcast(np.array([value]))[0])
 
     def _moments(self, vectors: np.ndarray) -> Moments:
-        return moments_of(vectors * self._scale)
+        return moments_of(vectors @ self._whitening)
 
 
 def _learned_extractor(image_set: data.ImageSet, seed: int) -> Extractor:
@@ -113,3 +115,10 @@ def _turned(image_set: data.ImageSet, seed: int) -> Callable[[int], tuple[np.nda
         return turned, turns
 
     return batch
+
+
+def _partial_whitening(moments: Moments) -> np.ndarray:
+    """[F, F]: from features to their principal components, each divided by the root of its variance and the ridge."""
+    variances, axes = np.linalg.eigh(moments.covariance)
+    ridge = RIDGE * max(variances.mean(), MIN_VARIANCE)
+    return axes / np.sqrt(np.maximum(variances, 0) + ridge)
