@@ -34,7 +34,12 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+SLOW = "labels and dense"
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.nightly) if name == SLOW else name for name in NETWORKS]
+)
 def test_operations_counted_by_hand_are_those_that_xla_counts(tiny, name, monkeypatch):
     # Plain convolutions: Winograd's, which CPUs use, take fewer operations.
     monkeypatch.setattr(conv, "_choose", lambda plain, on_cpu, *arrays: plain(*arrays))

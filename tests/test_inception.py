@@ -88,7 +88,7 @@ def ours(drawn):
     return features
 
 
-@pytest.mark.parametrize("shape", SIZES, ids=str)
+@pytest.mark.parametrize("shape", [pytest.param(SIZES[0], marks=pytest.mark.nightly), *SIZES[1:]], ids=str)
 def test_features_are_those_of_the_reference(golden, ours, shape):
     features = ours(image(shape))
     for tap in TAPS:

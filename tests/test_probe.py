@@ -195,6 +195,7 @@ def test_it_classifies_as_scikit_learn_does():
     assert (search.label == expected).mean() > 0.995, "of several that are equally near, another may be taken"
 
 
+@pytest.mark.nightly
 def test_mnist_by_its_training_images(data_dir, tiny):
     """The paper's reference row, 3.09% of all 10,000 test images (docs/results.md), on the first 1,000 of them."""
     config = tiny(image_size=(28, 28), num_classes=10)
