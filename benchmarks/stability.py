@@ -37,11 +37,13 @@ from dcgan_jax.state import GANState
 
 RESULTS = measure.ROOT / "benchmarks" / "stability.jsonl"
 MEASURES = 10  # in a run, evenly spread; the last one is of the last step
+OF_ARCHITECTURES = 5  # measures of these, of which there are many
 SAMPLES = 5000  # for the classifier's FID; recall is taken on the first 2,000
 RECALLED = 2000
 COVERED = 0.1  # a class counts as covered with at least this share of what it has among the real images
-STEPS_PER_CALL = 10  # of vectorised runs
-VECTORISED = jax.default_backend() != "cpu"  # a small network leaves a GPU idle at 3% of its peak
+KEPT = ("d_loss", "g_loss", "d_accuracy_real", "d_accuracy_fake")  # the metrics in a line
+STEPS_PER_CALL = 10  # on accelerators
+ON_DEVICE = jax.default_backend() != "cpu"
 
 # Images, by name: what is to be set beside the row of `DATA_SETS`; "{data}" is --data.
 SETS: dict[str, dict[str, Any]] = {
@@ -55,6 +57,8 @@ SETS: dict[str, dict[str, Any]] = {
     },
     "faces": {"set": "celeba", "image_size": (64, 64), "data.path": "{data}/celeba10k"},
 }  # fmt: skip
+SHARES = {"tenth": 0.1, "hundredth": 0.01}  # of the images, to train by; FID is by all
+SETS |= {f"cifar10_16_{share}": SETS["cifar10_16"] for share in SHARES}
 
 AVERAGE: dict[str, Any] = {"ema_half_life": 500_000}
 DECAY = AVERAGE | {"lr_decay_steps": lambda steps: steps // 2}
@@ -62,7 +66,7 @@ FASTER = DECAY | {"generator_lr": 5e-4, "discriminator_lr": 5e-4}
 SPECTRAL = {"discriminator_norm": "spectral"}
 LAZY_R1 = {"r1": 0.1, "penalty_every": 4}
 # What the runs of an experiment train by: fields beside those of the data set; a function is of the number of steps.
-# A name that is a recipe starts from it.
+# A name that is a recipe starts from it, others from 'torch'.
 METHODS: dict[str, dict[str, Any]] = {
     **{name: {} for name in RECIPES},
     # The network of the paper's 64x64 experiments for all images, not that of its ImageNet experiment.
@@ -72,6 +76,8 @@ METHODS: dict[str, dict[str, Any]] = {
     "decay": DECAY,
     "decay_5e-4": FASTER,
     "augment_5e-4": FASTER | {"augment": "color,translation"},
+    "decay_5e-4_first_bias": FASTER | {"first_bias": True},
+    "layer_first_bias": FASTER | {"first_bias": True, "discriminator_norm": "layer"},
     "consistency_5e-4": FASTER | {"consistency_real": 10.0},
     "relativistic_5e-4": FASTER | {"loss": "relativistic"},
     "hinge_5e-4": FASTER | {"loss": "hinge"},
@@ -113,29 +119,23 @@ def product(experiment: str, images: str, methods: list[str], steps: int, seeds:
 def architectures(methods: list[str], count: int, steps: int) -> list[Run]:
     """Random networks, in the manner of section 5 of the WGAN-GP paper, each by all methods."""
     return [
-        Run("architectures", "cifar10_16", method, architecture(number, METHODS[method]), steps, number)
+        Run("architectures", "cifar10_16", method, architecture(number, configuration.recipe(method)), steps, number)
         for number in range(count)
         for method in methods
     ]
 
 
-def architecture(number: int, method: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a random network and its learning rates: a function of the number.
-
-    The discriminator has the method's own normalisation or another: layer norm in place of none, none in place of batch
-    norm, as gradient penalties bar batch norm.
-    """
+def architecture(number: int, recipe: ConfigDict) -> dict[str, Any]:
+    """Fields of a random network, and its learning rates within a factor of 4 of the recipe's."""
     rng = np.random.default_rng(number)
     kernel_size = int(rng.choice([3, 4, 5]))
     # Layers of stride 1 need an odd kernel.
     strides = [2, 2] if kernel_size == 4 else [[2, 2], [1, 2, 2], [2, 1, 2], [1, 2, 1, 2]][rng.integers(4)]
     width = int(rng.choice([16, 32, 48]))
     widening = itertools.accumulate(strides, lambda before, stride: before * stride, initial=1)
-    own = method.get("discriminator_norm", "batch")
-    other = {"none": "layer", "batch": "none", "spectral": "none"}[own]
     activations = list(rng.choice(["relu", "leaky_relu", "tanh", "softplus"], 2))
-    norms = rng.choice(["batch", "batch", "layer", "none"]), rng.choice([own, other])
-    rates = 2e-4 * 4.0 ** rng.uniform(-1, 1, 2)
+    norms = rng.choice(["batch", "batch", "layer", "none"], 2)
+    rates = np.array([recipe.generator_lr, recipe.discriminator_lr]) * 4.0 ** rng.uniform(-1, 1, 2)
     return {
         "kernel_size": kernel_size, "strides": strides,
         "features": [width * share for share in itertools.islice(widening, len(strides))],
@@ -145,18 +145,45 @@ def architecture(number: int, method: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+TINY = {"width": 16}
 SMALL = {"width": 32}
 LARGE = {"width": 64}
+BOTH = ["torch", "stable"]
 EXPERIMENTS: dict[str, list[Run]] = {
     "search": product("search", "cifar10_16", [name for name in METHODS if name not in RECIPES], 3000, 1, **SMALL),
-    # On a GPU (stability.sh). The first is the default of version 0.2, which fell over in bfloat16 (docs/stability.md).
+    # All networks see as many images: the batch of 'paper' is twice as large.
+    "seeds": [
+        *product("seeds", "digits", BOTH, 2000, 10, **TINY),
+        *product("seeds", "digits", ["paper"], 1000, 10, **TINY),
+        *product("seeds", "cifar10_16", BOTH, 8000, 3, **SMALL),
+        *product("seeds", "fashion_mnist", BOTH, 4000, 3, **TINY),
+        *product("seeds", "fashion_mnist", ["paper"], 2000, 3, **TINY),
+        *product("seeds", "cifar10_16", ["paper"], 4000, 3, **SMALL),
+    ],
+    "parts": [
+        *product("parts", "cifar10_16", ["stable"], 8000, 1, **SMALL, first_bias=False),
+        *product("parts", "cifar10_16", ["stable"], 8000, 1, **SMALL, generator_lr=2e-4, discriminator_lr=2e-4),
+        *product("parts", "cifar10_16", ["stable"], 8000, 1, **SMALL, ema_half_life=0),
+        *product("parts", "cifar10_16", ["torch"], 8000, 1, **SMALL, first_bias=True),
+    ],
+    "data": [
+        run for share in SHARES for run in product("data", f"cifar10_16_{share}", BOTH, 8000, 1, **SMALL)
+    ],
+    "length": product("length", "cifar10_16", BOTH, 40_000, 1, **SMALL),
+    "batch": [
+        run
+        for batch_size, steps in ((16, 8000), (256, 2000), (512, 1000))
+        for run in product("batch", "cifar10_16", BOTH, steps, 1, **SMALL, batch_size=batch_size)
+    ],
+    "architectures": architectures(BOTH, 60, 2000),
+    # On a GPU (stability.sh). The first is the default of version 0.2, which fell over (docs/stability.md).
     "repro": [
         run
         for dtype in ("float32", "bfloat16")
-        for run in product("repro", "cifar10_32", ["plain"], 50_000, 4, **LARGE, dtype=dtype)
+        for run in product("repro", "cifar10_32", ["plain", "stable"], 50_000, 4, **LARGE, dtype=dtype)
     ],
-    "cifar10": product("cifar10", "cifar10_32", ["torch", "paper"], 50_000, 8, **LARGE, dtype="bfloat16"),
-    "faces": product("faces", "faces", ["torch", "paper"], 40_000, 8, **LARGE, dtype="bfloat16"),
+    "cifar10": product("cifar10", "cifar10_32", [*BOTH, "paper"], 50_000, 8, **LARGE, dtype="bfloat16"),
+    "faces": product("faces", "faces", [*BOTH, "paper"], 40_000, 8, **LARGE, dtype="bfloat16"),
 }
 DRY = {"width": 4, "features": [], "strides": [], "dtype": "float32", "image_size": [16, 16]}  # and ten steps
 
@@ -164,7 +191,7 @@ DRY = {"width": 4, "features": [], "strides": [], "dtype": "float32", "image_siz
 def config_of(run: Run, places: dict[str, str]) -> ConfigDict:
     """The validated configuration of a run. places: what stands for the names in braces."""
     images = {name: value for name, value in SETS[run.images].items() if name != "set"}
-    recipe = run.method if run.method in RECIPES else "default"
+    recipe = run.method if run.method in RECIPES else "torch"
     config = configuration.for_data_set(SETS[run.images]["set"], recipe)
     for name, value in (images | METHODS[run.method] | run.fields).items():
         value = value(run.steps) if callable(value) else value
@@ -193,7 +220,9 @@ class Judge:
     def __call__(self, gan: inference.TrainedGAN, seed: int) -> tuple[dict[str, float], Features | None]:
         """Measures of a checkpoint, and the features behind them."""
         samples = gan.sample_at(np.arange(SAMPLES), seed)
-        values = {"quality": self.quality(lambda indices: samples[indices])}
+        # The standard deviation of all pixels, relative to that of real images.
+        contrast = float(np.std(samples) / np.std(self.images.images[::10]))
+        values = {"quality": self.quality(lambda indices: samples[indices]), "contrast": contrast}
         if not self._extractor:
             return values, None
         features = self._extractor(samples)
@@ -206,24 +235,31 @@ class Judge:
         return metrics.prdc(features.vectors[:RECALLED], self._real[:RECALLED])
 
 
+def share_of(images: np.ndarray, share: float) -> np.ndarray:
+    """A fixed random choice of images."""
+    chosen = np.random.default_rng(0).permutation(len(images))[: round(share * len(images))]
+    return images if share == 1 else images[np.sort(chosen)]
+
+
 def _class_shares(features: Features) -> np.ndarray:
     assert features.logits is not None
     return np.bincount(features.logits.argmax(1), minlength=features.logits.shape[1]) / len(features.logits)
 
 
 class Together:
-    """States of runs that differ in their seed alone.
+    """States of runs that differ in their seed alone: one run, or several that one program trains.
 
-    vectorised: one program trains all, several steps a call; otherwise there is one run, and a call is a step.
+    on_device: the images are there, and a call trains several steps; otherwise one.
     """
 
-    def __init__(self, config: ConfigDict, seeds: list[int], images: data.ImageSet, *, vectorised: bool):
+    def __init__(self, config: ConfigDict, seeds: list[int], images: data.ImageSet, *, on_device: bool):
         method = steps.from_config(config)
         self._batches = [data.Batches(images, config.batch_size, seed) for seed in seeds]
         self._updates = method.discriminator_steps
-        self._vectorised = vectorised
-        self._images = jax.device_put(np.asarray(images.images)) if vectorised else images.images
-        self._seeds = np.array(seeds, np.int32)
+        self._steps_per_call = STEPS_PER_CALL if on_device else 1
+        self._images = jax.device_put(np.asarray(images.images)) if on_device else images.images
+        self._many = len(seeds) > 1
+        self._seeds = np.array(seeds if self._many else seeds[0], np.int32)
 
         def start(seed: jax.Array) -> GANState:
             return state.start(method.generator, method.discriminator, method.optimizers, method.latent_dim, seed)
@@ -231,112 +267,131 @@ class Together:
         def step(seed: jax.Array, current: GANState, images: jax.Array) -> tuple[GANState, Any]:
             return steps.train_step(dataclasses.replace(method, seed=seed), current, {"images": images})
 
-        def several(seeds: jax.Array, current: GANState, indices: jax.Array, images: jax.Array) -> tuple[GANState, Any]:
+        if self._many:
             # The number of the step is the same for all, so that what is due is a branch, not a choice of two results.
             axes = GANState(None, 0, 0, 0)
-            every = jax.vmap(step, in_axes=(0, axes, 0), out_axes=(axes, 0))
-            current, metrics = jax.lax.scan(lambda s, chosen: every(seeds, s, images[chosen]), current, indices)
+            start = jax.vmap(start, out_axes=axes)
+            step = jax.vmap(step, in_axes=(0, axes, 0), out_axes=(axes, 0))
+
+        def several(seeds: jax.Array, current: GANState, indices: jax.Array, images: jax.Array) -> tuple[GANState, Any]:
+            current, metrics = jax.lax.scan(lambda s, chosen: step(seeds, s, images[chosen]), current, indices)
             return current, jax.tree.map(lambda values: values[-1], metrics)
 
-        if not vectorised:
-            assert len(seeds) == 1
-            self.state = jax.jit(start)(self._seeds[0])
-            self._step = jax.jit(step, donate_argnums=1)
-        else:
-            self.state = jax.jit(jax.vmap(start, out_axes=GANState(None, 0, 0, 0)))(self._seeds)
-            self._step = jax.jit(several, donate_argnums=1)
+        self.state = jax.jit(start)(self._seeds)
+        self._several = jax.jit(several, donate_argnums=1)
+        self._one = jax.jit(step, donate_argnums=1)
 
     def train(self, first: int, last: int) -> dict[str, np.ndarray]:
         """Trains from step `first` to `last`. Returns the metrics of the last step, [seeds] each."""
-        if not self._vectorised:
-            for number in range(first, last):
-                self.state, values = self._step(self._seeds[0], self.state, self._images[self._indices(number)[0]])
-                if number % 100 == 0:
-                    jax.block_until_ready(values)  # not thousands of batches ahead
-            return {name: np.asarray(value)[None] for name, value in values.items()}
-        for number in range(first, last, STEPS_PER_CALL):
-            numbers = range(number, min(number + STEPS_PER_CALL, last))
+        for number in range(first, last, self._steps_per_call):
+            numbers = range(number, min(number + self._steps_per_call, last))
             chosen = np.stack([self._indices(number) for number in numbers])
-            self.state, values = self._step(self._seeds, self.state, chosen, self._images)
-        return jax.device_get(values)
+            if self._steps_per_call > 1:
+                self.state, values = self._several(self._seeds, self.state, chosen, self._images)
+            else:
+                self.state, values = self._one(self._seeds, self.state, self._images[chosen[0]])
+            if number % 100 == 0:
+                jax.block_until_ready(values)  # not thousands of batches ahead
+        return {name: np.atleast_1d(value) for name, value in jax.device_get(values).items()}
 
     def _indices(self, number: int) -> np.ndarray:
-        """The images of all updates of a step, [seeds, updates * B]."""
+        """The images of all updates of a step, [updates * B], with several runs [runs, updates * B]."""
         updates = range(number * self._updates, (number + 1) * self._updates)
-        return np.stack([np.concatenate([batches.indices(update) for update in updates]) for batches in self._batches])
+        chosen = np.stack([np.concatenate([of.indices(update) for update in updates]) for of in self._batches])
+        return chosen if self._many else chosen[0]
 
-    def one(self, i: int) -> GANState:
-        """The state of one of the runs, of numpy arrays."""
+    def each(self) -> list[GANState]:
+        """The state of each run, of numpy arrays."""
         host = jax.device_get(self.state)
-        return host if not self._vectorised else jax.tree.map(lambda x: x[i] if np.ndim(x) else x, host)
+        if not self._many:
+            return [host]
+        return [jax.tree.map(lambda x, i=i: x[i] if np.ndim(x) else x, host) for i in range(len(self._batches))]
+
+
+@dataclasses.dataclass
+class Progress:
+    """Of runs that train together: measures made, seconds of training, and of each run its curve and its recall."""
+
+    done: int
+    seconds: float
+    curves: list[list[dict[str, Any]]]
+    recalls: list[dict[str, Any]]
+
+    def save(self, path: Path, together: Together) -> None:
+        """Writes all that a later process needs to go on."""
+        states = serialization.to_state_dict(jax.device_get(together.state))
+        with files.atomic_write(path) as file:
+            file.write(serialization.msgpack_serialize({"state": states, "progress": json.dumps(vars(self))}))
+
+    @classmethod
+    def restore(cls, path: Path, together: Together) -> "Progress":
+        """What `save` wrote, if it is there, and the states into `together`."""
+        count = len(together.each())
+        if not path.exists():
+            return cls(0, 0.0, [[] for _ in range(count)], [{} for _ in range(count)])
+        saved = serialization.msgpack_restore(path.read_bytes())
+        together.state = serialization.from_state_dict(together.state, saved["state"])
+        return cls(**json.loads(saved["progress"]))
 
 
 def train(runs: list[Run], places: dict[str, str], folder: Path, deadline: float) -> list[dict[str, Any]] | None:
     """The lines of runs that differ in their seed alone, or None if the time was up before their end."""
-    configs = [config_of(run, places) for run in runs]
-    if runs[0].images not in _judges:
-        _judges[runs[0].images] = Judge(configs[0])
-    judge = _judges[runs[0].images]
-    together = Together(configs[0], [run.seed for run in runs], judge.images, vectorised=VECTORISED)
+    first = runs[0]
+    config = config_of(first, places)
+    judge = _judge(first.images, config)
+    share = SHARES.get(first.images.split("_")[-1], 1)
+    images = judge.images._replace(images=share_of(judge.images.images, share))
+    together = Together(config, [run.seed for run in runs], images, on_device=ON_DEVICE)
     unfinished = folder / f"{files.digest(*(run.key for run in runs))}.msgpack"
-    done, curves, seconds = 0, [[] for _ in runs], 0.0
-    kept: list[dict[str, Any]] = [{} for _ in runs]
-    if unfinished.exists():
-        saved = serialization.msgpack_restore(unfinished.read_bytes())
-        together.state = serialization.from_state_dict(together.state, saved["state"])
-        done, curves, seconds = saved["done"], json.loads(saved["curves"]), saved["seconds"]
-        kept = json.loads(saved["kept"])
-    marks = [round((i + 1) * runs[0].steps / MEASURES) for i in range(MEASURES)]
-    for mark in marks[done:]:
+    progress = Progress.restore(unfinished, together)
+    count = OF_ARCHITECTURES if first.experiment == "architectures" else MEASURES
+    marks = [0, *(round((i + 1) * first.steps / count) for i in range(count))]
+    while progress.done < count:
         began = time.perf_counter()
-        values = together.train(marks[done - 1] if done else 0, mark)
-        seconds += time.perf_counter() - began
-        for i, config in enumerate(configs):
-            one = {name: float(value[i]) for name, value in values.items()}
-            point = {"step": mark} | {name: one[name] for name in ("d_loss", "g_loss", "d_accuracy_real")}
-            finite = all(map(np.isfinite, one.values()))
-            if finite:
-                current = together.one(i)
-                average = inference.recalibrate(config, jax.device_put(current.ema))
-                gan = inference.TrainedGAN(config, serialization.to_state_dict(current.replace(ema=average)))
-                measured, features = judge(gan, config.seed)
-                point |= measured
-                if features and (
-                    mark == marks[-1] or point["fid"] <= min(p.get("fid", np.inf) for p in [point, *curves[i]])
-                ):
-                    kept[i]["last" if mark == marks[-1] else "best"] = judge.recall(features)
-            curves[i].append(point | {"finite": finite})
-        done += 1
-        if done < len(marks):
-            with files.atomic_write(unfinished) as file:
-                file.write(
-                    serialization.msgpack_serialize(
-                        {
-                            "state": serialization.to_state_dict(jax.device_get(together.state)),
-                            "done": done,
-                            "curves": json.dumps(curves),
-                            "seconds": seconds,
-                            "kept": json.dumps(kept),
-                        }
-                    )
-                )
-        print(
-            f"{runs[0].images} {runs[0].method} {runs[0].fields} step {mark}: "
-            + "  ".join(
-                f"{curve[-1].get('fid', float('nan')):.2f}/{curve[-1].get('quality', float('nan')):.2f}"
-                for curve in curves
-            ),
-            flush=True,
-        )
-        if time.monotonic() > deadline and done < len(marks):
-            return None
+        step = marks[progress.done + 1]
+        metrics_of_all = together.train(marks[progress.done], step)
+        progress.seconds += time.perf_counter() - began
+        progress.done += 1
+        for i, (run, current) in enumerate(zip(runs, together.each(), strict=True)):
+            values = {name: float(value[i]) for name, value in metrics_of_all.items()}
+            point, features = measured(judge, config_of(run, places), current, values)
+            is_last, fids = progress.done == count, [p.get("fid", np.inf) for p in progress.curves[i]]
+            if features and (is_last or point["fid"] < min(fids, default=np.inf)):
+                progress.recalls[i]["last" if is_last else "best"] = judge.recall(features)
+            progress.curves[i].append({"step": step} | point)
+        ends = [curve[-1] for curve in progress.curves]
+        fids = ", ".join(f"{end.get('fid', np.nan):.2f}" for end in ends)
+        print(f"{first.images} {first.method} {first.fields}: step {step}, FID {fids}", flush=True)
+        if progress.done < count:
+            progress.save(unfinished, together)
+            if time.monotonic() > deadline:
+                return None
     unfinished.unlink(missing_ok=True)
     about = {"device": jax.devices()[0].device_kind, "versions": versions(), "together": len(runs)}
-    rate = len(runs) * runs[0].steps / seconds
+    about["steps_per_sec"] = round(len(runs) * first.steps / progress.seconds, 2)
     return [
-        run._asdict() | {"curve": curve, "prdc": of_run} | about | {"steps_per_sec": round(rate, 2)}
-        for run, curve, of_run in zip(runs, curves, kept, strict=True)
+        run._asdict() | {"curve": curve, "prdc": recalls} | about
+        for run, curve, recalls in zip(runs, progress.curves, progress.recalls, strict=True)
     ]
+
+
+def measured(
+    judge: Judge, config: ConfigDict, current: GANState, values: dict[str, float]
+) -> tuple[dict[str, Any], Features | None]:
+    """A point of a run's curve, and the features of its samples. values: the metrics of the last step."""
+    point: dict[str, Any] = {name: values[name] for name in KEPT}
+    if not all(map(np.isfinite, values.values())):
+        return point | {"finite": False}, None
+    average = inference.recalibrate(config, jax.device_put(current.ema))
+    gan = inference.TrainedGAN(config, serialization.to_state_dict(current.replace(ema=average)))
+    of_samples, features = judge(gan, config.seed)
+    return point | of_samples | {"finite": True}, features
+
+
+def _judge(images: str, config: ConfigDict) -> Judge:
+    if images not in _judges:
+        _judges[images] = Judge(config)
+    return _judges[images]
 
 
 _judges: dict[str, Judge] = {}
@@ -350,6 +405,8 @@ def main() -> None:
     parser.add_argument("--fashion_mnist", default="/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--dry", action="store_true", help="tiny networks and ten steps, one seed of each")
+    parser.add_argument("--part", default="0/1", help="I/N: every Nth run from the Ith on, for N processes side by side")
+    parser.add_argument("--one", action="store_true", help="train one run at a time on accelerators, too")
     parser.add_argument("--minutes", type=float, default=np.inf, help="stop at the first measure after this time")
     options = parser.parse_args()
     deadline = time.monotonic() + 60 * options.minutes
@@ -358,10 +415,12 @@ def main() -> None:
         wanted = [run._replace(fields=run.fields | DRY, steps=10) for run in wanted if run.seed == 0]
     names = set(filter(None, options.only.split(",")))
     wanted = [run for run in wanted if names <= {run.images, run.method}]
+    part, parts = map(int, options.part.split("/"))
+    wanted = wanted[part::parts]
     folder = options.results.with_suffix(".unfinished")
     folder.mkdir(parents=True, exist_ok=True)
     places = {"data": options.data, "fashion_mnist": options.fashion_mnist}
-    for group in groups(wanted, done_in(options.results)):
+    for group in groups(wanted, done_in(options.results), together=ON_DEVICE and not options.one):
         lines = train(group, places, folder, deadline)
         if lines:
             files.append_lines(options.results, lines)
@@ -378,10 +437,10 @@ def done_in(results: Path) -> set[str]:
     return {Run(**{name: line[name] for name in Run._fields}).key for line in lines}
 
 
-def groups(wanted: list[Run], done: set[str]) -> list[list[Run]]:
+def groups(wanted: list[Run], done: set[str], *, together: bool) -> list[list[Run]]:
     """The runs that are left, those together that train in one program."""
     left = [run for run in wanted if run.key not in done]
-    if not VECTORISED:
+    if not together:
         return [[run] for run in left]
     order = {run.group: i for i, run in reversed(list(enumerate(left)))}
     left = sorted(left, key=lambda run: order[run.group])

@@ -30,12 +30,19 @@ MNIST_NETWORK: dict[str, Any] = dict(
     norm_affine=False, norm_epsilon=1e-8, l2=2.5e-5,
 )  # fmt: skip
 MNIST_SMALL = MNIST_NETWORK | dict(features=(32, 32), dense=(2048,))
-MNIST_FAST = dict(generator_lr=1.5e-3, discriminator_lr=1.5e-3, lr_decay_steps=15_000)
+MNIST_FAST = dict(
+    first_bias=False, generator_lr=1.5e-3, discriminator_lr=1.5e-3, lr_decay_steps=15_000, ema_half_life=0
+)
 MNIST_DENSE = dict(convolutional=False, dense=(1024, 1024))
 # The network whose weights the authors released.
 SVHN_RELEASED = dict(width=64, prior="normal", generator_lr=5e-4, discriminator_lr=5e-4, batch_size=64)
 
-# 'default': every field's default, unless the data set says otherwise: 'torch' with a moving average of the generator.
+# What training needs to get better for as long as it runs (docs/stability.md has the evidence): a discriminator that can
+# see the contrast of a batch, learning rates that this then allows, and an average over as much as was learned.
+STABLE: dict[str, Any] = dict(first_bias=True, generator_lr=5e-4, discriminator_lr=5e-4, ema_half_life=500_000)
+
+# 'default': 'stable', with what the data set changes.
+# 'stable': the network of `default_config` for all images, trained by `STABLE`.
 # 'paper': faithful to the paper and its released code: 5x5 kernels, width 128, uniform z, batch 128, gains per unit in
 #     the generator's first batch norm, epsilon 1e-8, L2 1e-5 on every parameter. The released code updates the networks
 #     on alternate batches; a step here stands for two of its batches, one update of each. It departs from the paper only
@@ -43,7 +50,8 @@ SVHN_RELEASED = dict(width=64, prior="normal", generator_lr=5e-4, discriminator_
 # 'torch': the widely copied 2015 port: 4x4 kernels, width 64, batch 64, Gaussian z, no moving average. (Its stride-1
 #     convolutions from 1x1 to 4x4 and back are the projection and the logit's dense layer here.)
 RECIPES: dict[str, dict[str, Any]] = {
-    "default": {},
+    "default": STABLE,
+    "stable": STABLE,
     "paper": PAPER_NETWORK | dict(norm_epsilon=1e-8, l2=1e-5, fresh_z=True, ema_decay=0.0),
     "torch": dict(ema_decay=0.0),
 }
@@ -65,7 +73,7 @@ class DataSet(NamedTuple):
 
 
 def _steps(default: int, paper: int, torch: int) -> dict[str, int]:
-    return {"default": default, "paper": paper, "torch": torch}
+    return {"default": default, "stable": default, "paper": paper, "torch": torch}
 
 
 # Steps of 'paper' are half of the batches that the paper names, as its networks learn from alternate ones.

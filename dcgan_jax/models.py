@@ -6,7 +6,7 @@
 4. ReLU in the generator, tanh at its output.
 5. Leaky ReLU in the discriminator, slope 0.2.
 
-No layer but batch norm has a bias, as in the released code. One description serves both networks: it lists the
+No layer but batch norm has a bias, as in the released code, but for `first_bias`. One description serves both networks: it lists the
 discriminator's layers from the image inwards; the generator is the mirror. Other normalisations and activations are for
 comparison; layers without normalisation have biases.
 """
@@ -140,11 +140,11 @@ class Network(nn.Module):
     bias: bool = False
     dtype: DTypeLike = jnp.float32
 
-    def _conv(self, features: int, stride: int, name: str, *, transpose: bool = False) -> Conv:
-        return Conv(features, self.kernel_size, stride, transpose, self.weight_norm, self.bias, name=name)
+    def _conv(self, features: int, stride: int, name: str, *, transpose: bool = False, bias: bool = False) -> Conv:
+        return Conv(features, self.kernel_size, stride, transpose, self.weight_norm, self.bias or bias, name=name)
 
-    def _dense(self, features: int, name: str) -> Dense:
-        return Dense(features, self.weight_norm, self.bias, name=name)
+    def _dense(self, features: int, name: str, *, bias: bool = False) -> Dense:
+        return Dense(features, self.weight_norm, self.bias or bias, name=name)
 
     def _one_hot(self, labels: Array | None) -> Array | None:
         """Labels [B] as [B, num_classes], or None if there are no classes."""
@@ -206,11 +206,15 @@ class Discriminator(Network):
     images [B, H, W, C] in [-1, 1], labels int [B] if there are classes -> logits float32 [B].
     The activations of its convolutions are sown as 'intermediates' under the names map_0, map_1, ...
     `groups`: in training, how many equal parts of the batch have batch statistics of their own (see `BatchNorm`).
+    `first_bias`: whether the first layer has a bias. Without one, this network is blind to the contrast of a batch: all
+    layers before the first batch norm take c x to c times what they make of x, for any c > 0, and batch norm divides by
+    c. The generator then gets no gradient that keeps the contrast of its images.
     `activation` may be replaced by a function with equal values and another gradient (guided backpropagation).
     With `outputs` above 1 it is a classifier of that many classes, logits [B, outputs].
     """
 
     outputs: int = 1
+    first_bias: bool = False
     activation: Callable[[Array], Array] = leaky_relu
 
     @nn.compact
@@ -218,15 +222,16 @@ class Discriminator(Network):
         x, one_hot = images if self.output == "tanh" else (images + 1) / 2, self._one_hot(labels)
         x = x.astype(self.dtype)
         for i, (features, stride) in enumerate(zip(self.features, self.strides, strict=True)):
-            x = self._conv(features, stride, f"conv_{i}")(x, one_hot, train=train)
+            x = self._conv(features, stride, f"conv_{i}", bias=self.first_bias and i == 0)(x, one_hot, train=train)
             x = self.norm(name=f"norm_{i}")(x, train=train, groups=groups) if i > 0 else x
             x = self.activation(x)
             self.sow("intermediates", f"map_{i}", x)
 
         x = x.reshape(x.shape[0], -1)
         for i, units in enumerate(self.dense):
-            x = self._dense(units, f"dense_{i}")(x, one_hot, train=train)
-            if self.features or i > 0:  # guideline 2: not at the image
+            first = i == 0 and not self.features
+            x = self._dense(units, f"dense_{i}", bias=self.first_bias and first)(x, one_hot, train=train)
+            if not first:  # guideline 2: not at the image
                 x = self.norm(name=f"dense_norm_{i}")(x, train=train, groups=groups)
             x = self.activation(x)
         logits = self._dense(self.outputs, "logit")(x, one_hot, train=train)
@@ -253,7 +258,7 @@ def from_config(config: ConfigDict, axis_name: str | None = None) -> tuple[Gener
         activation = ACTIVATIONS[config[f"{network}_activation"]]
         return description | dict(activation=activation) | _normalisation(config, config[f"{network}_norm"], axis_name)
 
-    return Generator(**own("generator")), Discriminator(**own("discriminator"))
+    return Generator(**own("generator")), Discriminator(**own("discriminator"), first_bias=config.first_bias)
 
 
 def _normalisation(config: ConfigDict, name: str, axis_name: str | None) -> dict[str, Any]:

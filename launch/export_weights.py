@@ -4,7 +4,8 @@ netG.pth and netD.pth are state dicts for the networks of PyTorch's DCGAN exampl
 
     netG.load_state_dict(torch.load("netG.pth", weights_only=True))
 
-netG is the moving average, which makes the samples. Networks of the recipe `torch` have the example's architecture.
+netG is the moving average, which makes the samples. Networks of the recipe `torch` have the example's architecture; if
+`first_bias` is True, the first convolution of netD needs bias=True.
 """
 
 from pathlib import Path

@@ -1,6 +1,7 @@
 """What the benchmarks count and print. No test asserts a time."""
 
 import functools
+import itertools
 import json
 import os
 import re
@@ -10,10 +11,12 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from conftest import ROOT, call
+from PIL import Image
 
-from dcgan_jax import state, steps
+from dcgan_jax import data, state, steps
 from dcgan_jax.config import default_of
 from dcgan_jax.ops import conv
 
@@ -23,6 +26,7 @@ import flops
 import layers
 import measure
 import scaling
+import stability
 
 # XLA also counts elementwise operations (batch norm, activations, Adam), 2 to 10% in networks this narrow.
 ELEMENTWISE = 0.15
@@ -42,7 +46,7 @@ SLOW = "labels and dense"
 )
 def test_operations_counted_by_hand_are_those_that_xla_counts(tiny, name, monkeypatch):
     # Plain convolutions: Winograd's, which CPUs use, take fewer operations.
-    monkeypatch.setattr(conv, "_choose", lambda plain, on_cpu, *arrays: plain(*arrays))
+    monkeypatch.setattr(conv, "_choose", lambda plain, by_patches, on_cpu, *arrays: plain(*arrays))
     config = tiny(**dict(channels=3, features=(14, 15), latent_dim=50, batch_size=64) | NETWORKS[name])
     train_step = functools.partial(steps.train_step, steps.from_config(config))
     step = jax.jit(train_step).lower(state.abstract(config), measure.random_batch(config)).compile()
@@ -112,13 +116,55 @@ def test_the_gpu_script_in_small(tmp_path):
     assert "kind" in done.stdout, "the profile is missing"
 
 
+@pytest.mark.nightly
+def test_runs_train_together_as_they_do_alone():
+    run = stability.Run("seeds", "digits", "stable", {"width": 4, "image_size": [16, 16]}, 25, 0)
+    config = stability.config_of(run, {})
+    images = data.load(config)
+    alone = [stability.Together(config, [seed], images, on_device=False) for seed in (0, 1)]
+    together = stability.Together(config, [0, 1], images, on_device=True)
+    losses = [of_one.train(0, 25)["d_loss"][0] for of_one in alone]
+    np.testing.assert_allclose(together.train(0, 25)["d_loss"], losses, rtol=1e-4)
+    assert losses[0] != losses[1]
+    for found, expected in zip(together.each(), (of_one.each()[0] for of_one in alone), strict=True):
+        assert found.step == expected.step == 25
+        for ours, theirs in zip(*map(jax.tree.leaves, (found.generator.params, expected.generator.params)), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.nightly
+def test_the_stability_script_in_small_goes_on_where_it_was_cut_off(tmp_path):
+    rng = np.random.default_rng(0)
+    for part, name in itertools.product(("train", "test"), ("cats", "dogs")):
+        folder = tmp_path / "cifar10" / part / name
+        folder.mkdir(parents=True)
+        for i in range(40):
+            pixels = rng.integers(0, 128, (16, 16, 3), np.uint8) + (128 if name == "dogs" else 0)
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.png")
+    results, minutes, lines = tmp_path / "stability.jsonl", "0", []
+    while len(lines) < 4:
+        files = dict(DATA=str(tmp_path), RESULTS=str(results), PYTHON=sys.executable, XDG_CACHE_HOME=str(tmp_path))
+        done = benchmark("benchmarks/stability.sh", "--dry", "repro", MINUTES=minutes, **files)
+        assert done.returncode == 0, done.stdout + done.stderr
+        lines = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+        assert minutes == "0" or len(lines) == 4, done.stdout
+        minutes = "5"
+    assert [(line["method"], line["seed"], line["curve"][-1]["step"]) for line in lines] == [
+        ("plain", 0, 10), ("stable", 0, 10), ("plain", 0, 10), ("stable", 0, 10),
+    ]  # fmt: skip
+    assert all(len(line["curve"]) == 10 for line in lines)
+    assert not list(results.with_suffix(".unfinished").iterdir())
+    done = benchmark("benchmarks/stability.sh", "--dry", "repro", **files)
+    assert done.stdout.splitlines() == ["all done"]
+
+
 def test_the_gpu_script_refuses_a_row_that_it_does_not_know():
     done = benchmark("benchmarks/gpu.sh", "--dry", "mnist-64")
     assert (done.returncode, done.stdout) == (2, "")
     assert "found 'mnist-64'" in done.stderr
 
 
-@pytest.mark.parametrize("script", ["gpu.sh", "reproduce.sh"])
+@pytest.mark.parametrize("script", ["gpu.sh", "reproduce.sh", "stability.sh"])
 def test_shellcheck_finds_nothing(script):
     done = benchmark(Path(sys.executable).parent / "shellcheck", f"benchmarks/{script}")
     assert done.returncode == 0, done.stdout

@@ -88,7 +88,7 @@ def test_recipes_are_valid(name):
 
 
 def test_an_unknown_recipe_lists_those_there_are():
-    with pytest.raises(UserError, match="'default', 'paper', 'torch'"):
+    with pytest.raises(UserError, match="'default', 'stable', 'paper', 'torch'"):
         configuration.recipe("papr")
 
 

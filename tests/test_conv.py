@@ -177,3 +177,23 @@ def test_constant_features_are_those_of_constant_maps(name, kernel_size, stride)
     cotangent = rng.standard_normal(expected.shape)
     for ours, theirs in zip(pull_ours_back(cotangent), pull_back(cotangent), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@parametrize
+def test_several_networks_at_once_are_what_each_is_alone(kernel_size, stride, channels, monkeypatch):
+    # As on accelerators.
+    monkeypatch.setattr(
+        convolutions, "_choose", lambda plain, by_patches, on_cpu, *x: convolutions._or_by_patches(plain, by_patches)(*x)
+    )
+    images, kernel, maps = (jnp.stack([x, 2 * x[::-1]]) for x in arrays(kernel_size, stride, channels))
+
+    def there_and_back(images, kernel, maps):
+        there = convolutions.conv(images, kernel, stride)
+        return jnp.sum((convolutions.conv_transpose(there * maps, kernel, stride) + images) ** 2)
+
+    gradients = jax.grad(there_and_back, argnums=(0, 1, 2))
+    together = jax.vmap(gradients)(images, kernel, maps)
+    assert "feature_group_count=2" not in str(jax.make_jaxpr(jax.vmap(gradients))(images, kernel, maps))
+    alone = [gradients(*network) for network in zip(images, kernel, maps, strict=True)]
+    for found, *expected in zip(together, *alone, strict=True):
+        np.testing.assert_allclose(found, jnp.stack(expected), rtol=1e-9, atol=1e-6)

@@ -154,9 +154,9 @@ def test_state_and_metrics_are_float32_beside_bfloat16(tiny, name):
 
 
 @pytest.mark.parametrize("name", often(nightly=METHODS))
-def test_a_step_in_bfloat16_is_finite_and_moves_both(tiny, name):
+def test_steps_in_bfloat16_are_finite_and_move_both(tiny, name):
     training = Plain(tiny(dtype="bfloat16", **METHODS[name]))
-    after, metrics = training.until(1)
+    after, metrics = training.until(2)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((after, metrics)))
     for network in NETWORKS:
         assert not equal(getattr(after, network).params, getattr(training.start, network).params)
@@ -189,6 +189,7 @@ class BySgd:
         after, metrics = self._step(self.start.replace(step=jnp.int32(number)), self.batch)
         return after.discriminator.params, metrics
 
+    @functools.partial(jax.jit, static_argnums=0)
     def penalty(self, number, params, weights):
         """Half the squared slopes at real and at generated images, by these weights; and its gradient."""
         real = jnp.asarray(self.batch["images"], float) / 127.5 - 1
@@ -203,40 +204,41 @@ class BySgd:
 
             return jnp.mean(jnp.sum(jax.vmap(jax.grad(logit))(images) ** 2, (1, 2, 3))) / 2
 
-        return jax.jit(jax.value_and_grad(lambda p: weights[0] * mean(p, real) + weights[1] * mean(p, fake)))(params)
+        return jax.value_and_grad(lambda p: weights[0] * mean(p, real) + weights[1] * mean(p, fake))(params)
 
 
 def test_lazy_penalties_have_updates_of_their_own_each_so_many_times_as_strong(tiny):
     penalties, weights = dict(r1=0.3, r2=0.7), (0.3, 0.7)
     with jax.enable_x64(True):
         start = create(tiny(**DENSE))
-        without, each = BySgd(tiny(**DENSE), start), BySgd(tiny(**DENSE, **penalties), start)
+        each = BySgd(tiny(**DENSE, **penalties), start)
         lazy = BySgd(tiny(**DENSE, **penalties, penalty_every=3), start)
         for number, due in ((0, False), (1, False), (2, True), (3, False), (5, True)):
-            (plain, _), (after, metrics) = without(number), lazy(number)
-            assert (metrics["d_penalty"] > 0) == due
-            assert equal(after, plain) == (not due)
-        # The penalty's update follows the loss's, whose result it differentiates.
-        value, gradient = lazy.penalty(5, plain, weights)
-        assert_close(metrics["d_penalty"], value, 1e-12)
-        assert_close(jax.tree.map(jnp.subtract, plain, after), jax.tree.map(lambda leaf: 3 * leaf, gradient), 1e-10)
-        assert optax.tree.norm(gradient) > 1e-3
-        # Without an interval it is a part of each update's objective.
-        after, metrics = each(5)
-        value, gradient = each.penalty(5, each.start.discriminator.params, weights)
-        assert_close(metrics["d_penalty"], value, 1e-12)
-        assert_close(jax.tree.map(jnp.subtract, plain, after), gradient, 1e-10)
+            # Without an interval, the penalty is a part of each update's objective.
+            after, metrics = each(number)
+            value, gradient = each.penalty(number, each.start.discriminator.params, weights)
+            assert_close(metrics["d_penalty"], value, 1e-12)
+            assert optax.tree.norm(gradient) > 1e-3
+            by_loss = jax.tree.map(jnp.add, after, gradient)
+            # A lazy one has an update of its own, which follows that by the loss.
+            after, metrics = lazy(number)
+            value, gradient = each.penalty(number, by_loss, weights)
+            assert_close(metrics["d_penalty"], value if due else 0.0, 1e-12)
+            step = jax.tree.map(lambda leaf, strength=3.0 * due: strength * leaf, gradient)
+            assert_close(after, jax.tree.map(jnp.subtract, by_loss, step), 1e-10)
 
 
 def test_several_discriminator_steps_and_lazy_penalties_end_with_the_schedule(tiny):
     fields = DENSE | dict(r1=1.0, penalty_every=4, discriminator_steps=2, num_steps=4, lr_decay_steps=4)
     with jax.enable_x64(True):
-        training, moved = Plain(tiny(**fields)), []
+        training, moved, paid = Plain(tiny(**fields)), [], []
         for step in range(1, 6):
             before = training.state
-            after, _ = training.until(step)
+            after, metrics = training.until(step)
+            paid.append(bool(metrics["d_penalty"] > 0))
             moved.append([not equal(getattr(before, name).params, getattr(after, name).params) for name in NETWORKS])
     assert moved == [[True, True]] * 4 + [[False, False]]
+    assert paid == [False, True, False, True, False], "at every fourth update, two a step"
     assert updates(after.discriminator) == 10 + 2
     assert updates(after.generator) == 5
 
@@ -308,6 +310,7 @@ def test_a_run_goes_on_as_if_it_had_not_stopped(tiny, tmp_path, name):
     assert equal(checkpoint.read(tmp_path / "straight")[0], checkpoint.read(tmp_path / "resumed")[0])
 
 
+@pytest.mark.nightly
 def test_the_supervised_baseline_takes_a_discriminator_with_spectral_norm(tiny):
     images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1), np.uint8)
     learned = supervised.LabelledImages(images, np.arange(16) % 3)

@@ -288,6 +288,8 @@ def test_spectral_norm_divides_by_the_largest_singular_value(shape):
         variables = SpectralNorm(train=True).init(jax.random.key(0), jnp.asarray(weight))
         u, v = variables["spectral"]["left"], variables["spectral"]["right"]
         np.testing.assert_allclose([np.linalg.norm(u), np.linalg.norm(v)], 1, rtol=1e-6)
+        untrained = SpectralNorm().init(jax.random.key(0), jnp.asarray(weight))
+        np.testing.assert_array_equal(untrained["spectral"]["left"], u, err_msg="creating a network must not train it")
         # In training: one power iteration, which is kept; the gradient takes the vectors for constants.
         found, updated = SpectralNorm(train=True).apply(variables, weight, mutable=["spectral"])
         u = matrix @ v / np.linalg.norm(matrix @ v)
@@ -310,6 +312,17 @@ def test_spectral_norm_divides_by_the_largest_singular_value(shape):
 
 
 NORMS = ("batch", "spectral", "layer", "group", "none")
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_networks_have_the_norm_that_they_should(tiny, norm):
+    in_generator = norm if norm != "spectral" else "none"
+    networks = models.from_config(tiny(discriminator_norm=norm, generator_norm=in_generator))
+    for network, name in zip(networks, (in_generator, norm), strict=True):
+        layer = network.norm(name="norm")
+        assert isinstance(layer, {"batch": BatchNorm, "layer": GroupNorm, "group": GroupNorm}.get(name, NoNorm))
+        assert getattr(layer, "whole", False) == (name == "layer")
+        assert (network.weight_norm is SpectralNorm) == (name == "spectral")
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -378,3 +391,21 @@ def test_activations_are_what_they_are_called(tiny):
         np.testing.assert_allclose(models.ACTIVATIONS[name](jnp.asarray(x)), expected, atol=1e-5)
     generator, discriminator = models.from_config(tiny(generator_activation="tanh", discriminator_activation="relu"))
     assert (generator.activation, discriminator.activation) == (jnp.tanh, nn.relu)
+
+
+@pytest.mark.parametrize("fields", [{}, dict(dense=(7,)), dict(convolutional=False, dense=(7, 8)), dict(kernel_size=5)])
+def test_a_bias_in_the_first_layer_lets_the_discriminator_see_contrast(tiny, fields):
+    # Without one: layers before a batch norm take c x to c times what they make of x, and batch norm divides by c.
+    def logits(first_bias, contrast):
+        config = tiny(norm_epsilon=1e-30, dtype="float64", first_bias=first_bias, **fields)
+        _, discriminator = models.from_config(config)
+        images = jax.random.uniform(jax.random.key(1), (4, *config.image_size, config.channels), minval=-1)
+        variables = discriminator.init(jax.random.key(0), images)
+        rng = np.random.default_rng(0)
+        params = jax.tree.map(lambda leaf: leaf + 0.1 * rng.standard_normal(leaf.shape), variables["params"])
+        variables = variables | {"params": params}
+        return discriminator.apply(variables, contrast * images, train=True, mutable=["batch_stats"])[0]
+
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(logits(False, 0.5), logits(False, 1.0), rtol=1e-9)
+        assert np.abs(logits(True, 0.5) - logits(True, 1.0)).max() > 1e-3

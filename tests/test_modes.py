@@ -18,9 +18,9 @@ GRID = np.stack(np.meshgrid(np.linspace(-0.8, 0.8, 5), np.linspace(-0.8, 0.8, 5)
 SAMPLES = 2500
 
 COMMON = dict(
-    image_size=(1, 2), channels=1, convolutional=False, dense=(128, 128), latent_dim=2, batch_size=128, num_steps=6000,
+    image_size=(1, 2), channels=1, convolutional=False, dense=(128, 128), latent_dim=2, batch_size=128, num_steps=4000,
     generator_norm="layer", discriminator_norm="none", b1=0.0, b2=0.99, discriminator_lr=4e-3, generator_lr=5e-4,
-    lr_decay_steps=5000, discriminator_steps=2, ema_decay=0.99,
+    lr_decay_steps=3000, discriminator_steps=2, ema_decay=0.99,
 )  # fmt: skip
 # Fields, and how many modes are found at the least. A penalty's weight depends on the scale of the data: modes are 0.4
 # apart, so that a slope of 1 hardly tells one from the next.

@@ -107,7 +107,8 @@ def random_variables(network, shape):
 
 @pytest.mark.parametrize(("size", "channels", "width"), [(16, 1, 3), (32, 3, 2), (128, 1, 1)])
 def test_other_depths_and_widths_are_read_from_the_shapes(tiny, size, channels, width):
-    config = tiny(recipe="torch", image_size=(size, size), channels=channels, width=width)
+    first_bias = channels == 3
+    config = tiny(recipe="torch", image_size=(size, size), channels=channels, width=width, first_bias=first_bias)
     generator, discriminator = models.from_config(config)
     variables = [
         random_variables(network, shape)
@@ -122,6 +123,7 @@ def test_other_depths_and_widths_are_read_from_the_shapes(tiny, size, channels, 
         jax.tree.map(np.testing.assert_array_equal, network.batch_stats, expected["batch_stats"])
     assert networks.fields["image_size"] == (size, size)
     assert networks.fields["latent_dim"] == config.latent_dim
+    assert networks.fields["first_bias"] == first_bias
 
 
 def test_a_generator_alone_is_enough(files, tmp_path):

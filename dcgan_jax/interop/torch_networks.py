@@ -34,9 +34,9 @@ class _UnknownLayout(Exception):
 
 
 EXPECTED = (
-    "main.N.weight of convolutions (in or out channels by k x k, k even) without bias, each followed by the weight, "
-    "bias, running_mean and running_var of its BatchNorm2d, but for the generator's last and the discriminator's first "
-    "and last"
+    "main.N.weight of convolutions (in or out channels by k x k, k even) without bias, but for the discriminator's "
+    "first, each followed by the weight, bias, running_mean and running_var of its BatchNorm2d, but for the generator's "
+    "last and the discriminator's first and last"
 )
 
 
@@ -59,7 +59,7 @@ def convert(files: dict[str, dict[str, Any]]) -> Networks:
         networks[kind] = where, fields, variables
     if len(networks) == 2:
         generator, discriminator = (networks[kind][1] for kind in ("generator", "discriminator"))
-        differing = [name for name in discriminator if discriminator[name] != generator[name]]
+        differing = [name for name, value in generator.items() if discriminator.get(name, value) != value]
         if differing:
             listed = "; ".join(f"{name} {generator[name]} in netG, {discriminator[name]} in netD" for name in differing)
             raise UserError(f"--file: the two networks differ ({listed}), expected mirrors; import each by itself")
@@ -92,7 +92,8 @@ def to_state_dicts(config: ConfigDict, tree: Tree, step: int) -> dict[str, Array
     depth = len(strides)
     # Each network's layers in order; None is an activation, which has no weights.
     generator = [{"weight": project}, norm("ema", "project_norm"), None]
-    discriminator = [kernel("discriminator", "conv_0"), None]
+    first_bias = {"bias": tree["discriminator"]["params"]["conv_0"]["bias"]} if config.first_bias else {}
+    discriminator = [kernel("discriminator", "conv_0") | first_bias, None]
     for i in range(depth - 1):
         generator += [kernel("ema", f"conv_{i}"), norm("ema", f"norm_{i}"), None]
         discriminator += [kernel("discriminator", f"conv_{i + 1}"), norm("discriminator", f"norm_{i + 1}"), None]
@@ -179,12 +180,15 @@ def _generator(convolutions: list[Arrays], norms: list[Arrays]) -> tuple[Tree, V
 
 
 def _discriminator(convolutions: list[Arrays], norms: list[Arrays]) -> tuple[Tree, Variables]:
+    first_bias = {name: array.astype(np.float32) for name, array in convolutions[0].items() if name == "bias"}
+    convolutions[0] = {name: array for name, array in convolutions[0].items() if name != "bias"}
     *others, last = map(_weight, convolutions)
-    fields = _fields(others, last)
-    if len(last) != 1:
+    fields = _fields(others, last) | {"first_bias": bool(first_bias)}
+    if len(last) != 1 or any(array.shape != fields["features"][:1] for array in first_bias.values()):
         raise _UnknownLayout
     params, stats = _norms([f"norm_{i + 1}" for i in range(len(norms))], norms, fields["features"][1:])
     params |= {f"conv_{i}": {"kernel": kernel.transpose(2, 3, 1, 0)} for i, kernel in enumerate(others)}
+    params["conv_0"] |= first_bias
     params["logit"] = {"kernel": last.transpose(0, 2, 3, 1).reshape(-1, 1)}
     return fields, Variables(params, stats)
 

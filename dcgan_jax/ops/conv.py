@@ -34,6 +34,8 @@ from dcgan_jax.ops.dtypes import at_least_float32
 MIN_WINOGRAD_CHANNELS = 16
 DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
+Formulation = Callable[[Array, Array], Array]
+
 
 def padding(kernel_size: int, stride: int) -> int:
     """Pixels of padding on each side: (kernel_size - stride) / 2, rounded up."""
@@ -48,7 +50,9 @@ def conv(images: Array, kernel: Array, stride: int) -> Array:
         return winograd.conv(images, kernel, padding(kernel.shape[0], stride))
 
     plain = functools.partial(_plain_conv, stride=stride)
-    return _choose(plain, by_winograd if _suits_winograd(kernel.shape, stride) else plain, images, kernel)
+    by_patches = functools.partial(_patches_conv, stride=stride)
+    on_cpu = by_winograd if _suits_winograd(kernel.shape, stride) else plain
+    return _choose(plain, by_patches, on_cpu, images, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -62,7 +66,9 @@ def conv_transpose(maps: Array, kernel: Array, stride: int) -> Array:
         return winograd.conv_transpose(maps, kernel, padding(kernel.shape[0], stride))
 
     plain = functools.partial(_plain_conv_transpose, stride=stride)
-    return _choose(plain, by_winograd if _suits_winograd(kernel.shape, stride) else plain, maps, kernel)
+    by_patches = functools.partial(_patches_conv_transpose, stride=stride)
+    on_cpu = by_winograd if _suits_winograd(kernel.shape, stride) else plain
+    return _choose(plain, by_patches, on_cpu, maps, kernel)
 
 
 def conv_of_constant_maps(
@@ -99,10 +105,10 @@ def _kernel_gradient(images: Array, maps: Array, stride: int, kernel_size: int) 
         if images.shape[-1] < MIN_WINOGRAD_CHANNELS
         else plain
     )
-    return _choose(plain, on_cpu, images, maps)
+    return _choose(plain, by_patches, on_cpu, images, maps)
 
 
-def _choose(plain: Callable[[Array, Array], Array], on_cpu: Callable[[Array, Array], Array], *arrays: Array) -> Array:
+def _choose(plain: Formulation, by_patches: Formulation, on_cpu: Formulation, *arrays: Array) -> Array:
     """Runs the formulation for the platform that the program is compiled for."""
 
     def in_float32(*arrays: Array) -> Array:
@@ -111,9 +117,26 @@ def _choose(plain: Callable[[Array, Array], Array], on_cpu: Callable[[Array, Arr
         wide = at_least_float32(dtype)
         return on_cpu(*(x.astype(wide) for x in arrays)).astype(dtype)
 
+    default = _or_by_patches(plain, by_patches)
     if on_cpu is plain and jnp.result_type(*arrays) in (jnp.float32, jnp.float64):
-        return plain(*arrays)
-    return lax.platform_dependent(*arrays, cpu=in_float32, default=plain)
+        return default(*arrays)
+    return lax.platform_dependent(*arrays, cpu=in_float32, default=default)
+
+
+def _or_by_patches(plain: Formulation, by_patches: Formulation) -> Callable:
+    """`plain`; but `by_patches` under `vmap` over both arrays, as when several networks train at once.
+
+    XLA would make one convolution with a group for each network of it, which is slow on GPUs.
+    """
+    function = jax.custom_batching.custom_vmap(plain)
+
+    @function.def_vmap
+    def rule(axis_size: int, in_batched: list[bool], *arrays: Array) -> tuple[Array, bool]:
+        each = by_patches if all(in_batched) else plain
+        axes = tuple(0 if batched else None for batched in in_batched)
+        return jax.vmap(each, axes, axis_size=axis_size)(*arrays), True
+
+    return function
 
 
 def _suits_winograd(kernel_shape: tuple[int, ...], stride: int) -> bool:
@@ -140,19 +163,33 @@ def _plain_kernel_gradient(images: Array, maps: Array, stride: int, kernel_size:
     return jax.linear_transpose(lambda w: _plain_conv(images, w, stride), kernel)(maps)[0]
 
 
-def _patches_kernel_gradient(images: Array, maps: Array, stride: int, kernel_size: int) -> Array:
-    """One matrix product of the k x k x I patches that the kernel sees with the maps."""
-    _, height, width, features = maps.shape
+def _patches(images: Array, stride: int, kernel_size: int) -> Array:
+    """What the kernel sees at each position: [B, H/stride, W/stride, k * k * I]."""
+    height, width = (side // stride for side in images.shape[1:3])
     pad = padding(kernel_size, stride)
     images = jnp.pad(images, ((0, 0), (pad, pad + stride), (pad, pad + stride), (0, 0)))
 
     def seen_by(y: int, x: int) -> Array:
         return images[:, y : y + height * stride : stride, x : x + width * stride : stride]
 
-    taps = [seen_by(y, x) for y in range(kernel_size) for x in range(kernel_size)]
-    patches = jnp.concatenate(taps, axis=-1).reshape(-1, kernel_size**2 * images.shape[-1])
-    gradient = patches.T @ maps.reshape(-1, features)
-    return gradient.reshape(kernel_size, kernel_size, images.shape[-1], features)
+    return jnp.concatenate([seen_by(y, x) for y in range(kernel_size) for x in range(kernel_size)], axis=-1)
+
+
+def _patches_conv(images: Array, kernel: Array, stride: int) -> Array:
+    return _patches(images, stride, kernel.shape[0]) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def _patches_conv_transpose(maps: Array, kernel: Array, stride: int) -> Array:
+    batch, height, width, _ = maps.shape
+    images = jax.ShapeDtypeStruct((batch, height * stride, width * stride, kernel.shape[2]), maps.dtype)
+    spread = jax.linear_transpose(lambda x: _patches(x, stride, kernel.shape[0]), images)
+    return spread(maps @ kernel.reshape(-1, kernel.shape[-1]).T)[0]
+
+
+def _patches_kernel_gradient(images: Array, maps: Array, stride: int, kernel_size: int) -> Array:
+    patches = _patches(images, stride, kernel_size)
+    gradient = patches.reshape(-1, patches.shape[-1]).T @ maps.reshape(-1, maps.shape[-1])
+    return gradient.reshape(kernel_size, kernel_size, images.shape[-1], maps.shape[-1])
 
 
 def _conv_forward(images, kernel, stride):
