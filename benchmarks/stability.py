@@ -31,6 +31,7 @@ from dcgan_jax.evaluation.features import Extractor, Features
 from dcgan_jax.evaluation.moments import moments_of
 from dcgan_jax.evaluation.quality import Quality
 from dcgan_jax.evaluation.reference import Reference
+from dcgan_jax.fields import FIELDS
 from dcgan_jax.runtime import files
 from dcgan_jax.runtime.versions import versions
 from dcgan_jax.state import GANState
@@ -79,6 +80,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "decay_5e-4_first_bias": FASTER | {"first_bias": True},
     "layer_first_bias": FASTER | {"first_bias": True, "discriminator_norm": "layer"},
     "consistency_5e-4": FASTER | {"consistency_real": 10.0},
+    "augment_1e-3": FASTER | {"augment": "color,translation", "generator_lr": 1e-3, "discriminator_lr": 1e-3},
+    "translation_5e-4": FASTER | {"augment": "translation"},
+    "augment_relativistic_5e-4": FASTER | {"augment": "color,translation", "loss": "relativistic"},
     "relativistic_5e-4": FASTER | {"loss": "relativistic"},
     "hinge_5e-4": FASTER | {"loss": "hinge"},
     "layer": AVERAGE | {"discriminator_norm": "layer"},
@@ -163,12 +167,11 @@ EXPERIMENTS: dict[str, list[Run]] = {
     "parts": [
         *product("parts", "cifar10_16", ["stable"], 8000, 1, **SMALL, first_bias=False),
         *product("parts", "cifar10_16", ["stable"], 8000, 1, **SMALL, generator_lr=2e-4, discriminator_lr=2e-4),
+        *product("parts", "cifar10_16", ["stable"], 8000, 1, **SMALL, lr_decay_share=0.0),
         *product("parts", "cifar10_16", ["stable"], 8000, 1, **SMALL, ema_half_life=0),
         *product("parts", "cifar10_16", ["torch"], 8000, 1, **SMALL, first_bias=True),
     ],
-    "data": [
-        run for share in SHARES for run in product("data", f"cifar10_16_{share}", BOTH, 8000, 1, **SMALL)
-    ],
+    "data": [run for share in SHARES for run in product("data", f"cifar10_16_{share}", BOTH, 8000, 1, **SMALL)],
     "length": product("length", "cifar10_16", BOTH, 40_000, 1, **SMALL),
     "batch": [
         run
@@ -199,6 +202,13 @@ def config_of(run: Run, places: dict[str, str]) -> ConfigDict:
         config.update_from_flattened_dict({name: tuple(value) if isinstance(value, list) else value})
     config.seed, config.num_steps = run.seed, run.steps
     return configuration.validate(config)
+
+
+def settings(config: ConfigDict) -> dict[str, Any]:
+    """The fields that are not at their defaults, but for places: what a line must agree with to count as this run."""
+    values = configuration.flatten(config.to_dict())
+    changed = {name: value for name, value in values.items() if value != FIELDS[name].default}
+    return json.loads(json.dumps({name: value for name, value in changed.items() if not name.startswith("data.")}))
 
 
 class Judge:
@@ -370,7 +380,7 @@ def train(runs: list[Run], places: dict[str, str], folder: Path, deadline: float
     about = {"device": jax.devices()[0].device_kind, "versions": versions(), "together": len(runs)}
     about["steps_per_sec"] = round(len(runs) * first.steps / progress.seconds, 2)
     return [
-        run._asdict() | {"curve": curve, "prdc": recalls} | about
+        run._asdict() | {"curve": curve, "prdc": recalls, "config": settings(config_of(run, places))} | about
         for run, curve, recalls in zip(runs, progress.curves, progress.recalls, strict=True)
     ]
 
@@ -405,7 +415,7 @@ def main() -> None:
     parser.add_argument("--fashion_mnist", default="/usr/share/datasets/fashion-mnist/train-images-idx3-ubyte.gz")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--dry", action="store_true", help="tiny networks and ten steps, one seed of each")
-    parser.add_argument("--part", default="0/1", help="I/N: every Nth run from the Ith on, for N processes side by side")
+    parser.add_argument("--part", default="0/1", help="I/N: every Nth run from the Ith on, for N processes")
     parser.add_argument("--one", action="store_true", help="train one run at a time on accelerators, too")
     parser.add_argument("--minutes", type=float, default=np.inf, help="stop at the first measure after this time")
     options = parser.parse_args()
@@ -420,7 +430,9 @@ def main() -> None:
     folder = options.results.with_suffix(".unfinished")
     folder.mkdir(parents=True, exist_ok=True)
     places = {"data": options.data, "fashion_mnist": options.fashion_mnist}
-    for group in groups(wanted, done_in(options.results), together=ON_DEVICE and not options.one):
+    done = done_in(options.results)
+    left = [run for run in wanted if done.get(run.key) != settings(config_of(run, places))]
+    for group in groups(left, together=ON_DEVICE and not options.one):
         lines = train(group, places, folder, deadline)
         if lines:
             files.append_lines(options.results, lines)
@@ -429,17 +441,16 @@ def main() -> None:
     print("all done")
 
 
-def done_in(results: Path) -> set[str]:
-    """The keys of the runs that have a line."""
+def done_in(results: Path) -> dict[str, dict[str, Any]]:
+    """The settings of the runs that have a line, by their keys."""
     if not results.exists():
-        return set()
+        return {}
     lines = [json.loads(line) for line in results.read_text().splitlines()]
-    return {Run(**{name: line[name] for name in Run._fields}).key for line in lines}
+    return {Run(**{name: line[name] for name in Run._fields}).key: line["config"] for line in lines}
 
 
-def groups(wanted: list[Run], done: set[str], *, together: bool) -> list[list[Run]]:
-    """The runs that are left, those together that train in one program."""
-    left = [run for run in wanted if run.key not in done]
+def groups(left: list[Run], *, together: bool) -> list[list[Run]]:
+    """Runs, those together that train in one program."""
     if not together:
         return [[run] for run in left]
     order = {run.group: i for i, run in reversed(list(enumerate(left)))}

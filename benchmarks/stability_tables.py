@@ -76,6 +76,11 @@ def grouped(lines: list[Line], *names: str) -> Iterator[tuple[tuple, list[Line]]
     yield from groups.items()
 
 
+def changed(fields: str) -> str:
+    """What a run changes of its method, but for the width."""
+    return "".join(f", {name} {value}" for name, value in json.loads(fields).items() if name not in stability.SMALL)
+
+
 def of_experiment(lines: list[Line]) -> str:
     """One row for all seeds of a method on one set of images with the same fields."""
     header = [
@@ -89,18 +94,16 @@ def of_experiment(lines: list[Line]) -> str:
         "worst last / best",
         "recall",
         "smallest class",
+        "contrast",
     ]
     rows = []
     for (images, method, fields, steps), runs in grouped(lines, "images", "method", "fields", "steps"):
         count = sum(map(survived, runs))
         low, high = wilson(count, len(runs))
-        changed = "".join(
-            f", {name} {value}" for name, value in json.loads(fields).items() if name not in stability.SMALL
-        )
         rows.append(
             [
                 images,
-                method + changed,
+                method + changed(fields),
                 f"{steps:,}",
                 str(len(runs)),
                 f"{count / len(runs):.0%} ({low:.0%} to {high:.0%})",
@@ -109,6 +112,7 @@ def of_experiment(lines: list[Line]) -> str:
                 f"{max(last(run) / best(run) for run in runs):.2f}",
                 mean([run["prdc"].get("last", {}).get("recall", 0.0) for run in runs]),
                 f"{min(run['curve'][-1].get('least_class', 0.0) for run in runs):.2f}",
+                mean([run["curve"][-1]["contrast"] for run in runs]) if "contrast" in runs[0]["curve"][-1] else "",
             ]
         )
     return table(header, rows)
@@ -166,16 +170,23 @@ TABLES: dict[str, Callable[[list[Line]], str]] = {"quality": of_quality}
 
 
 def curves(lines: list[Line], path: Path) -> None:
-    """FID over steps, a panel for each set of images, a colour for each method."""
+    """FID and contrast over steps, a panel for each set of images, a colour for each method."""
     sets = list(grouped(lines, "images"))
-    figure, axes = plt.subplots(1, len(sets), figsize=(5 * len(sets), 4), squeeze=False)
-    for axis, ((images,), runs) in zip(axes[0], sets, strict=True):
-        for i, ((method,), own) in enumerate(grouped(runs, "method")):
-            for j, run in enumerate(own):
-                points = [(point["step"], point["fid"]) for point in run["curve"] if "fid" in point]
-                axis.plot(*zip(*points, strict=True), color=f"C{i}", alpha=0.7, label=method if j == 0 else None)
-        axis.set(title=images, xlabel="step", ylabel="classifier's FID", yscale="log")
-        axis.legend(fontsize=7)
+    names = {"fid": "classifier's FID", "contrast": "contrast of samples / of real images"}
+    names = {name: label for name, label in names.items() if any(name in line["curve"][-1] for line in lines)}
+    size = 5 * len(sets), 3 * len(names)
+    figure, axes = plt.subplots(len(names), len(sets), figsize=size, squeeze=False, sharex="col")
+    for column, ((images,), runs) in zip(axes.T, sets, strict=True):
+        for axis, (name, label) in zip(column, names.items(), strict=True):
+            for i, ((method, fields), own) in enumerate(grouped(runs, "method", "fields")):
+                for j, run in enumerate(own):
+                    points = [(point["step"], point[name]) for point in run["curve"] if name in point]
+                    title = method + changed(fields) if j == 0 else None
+                    axis.plot(*np.transpose(points or [(0, np.nan)]), color=f"C{i}", alpha=0.7, label=title)
+            axis.set(ylabel=label, yscale="log" if name == "fid" else "linear")
+        column[0].set(title=images)
+        column[0].legend(fontsize=7)
+        column[-1].set(xlabel="step")
     figure.tight_layout()
     figure.savefig(path, dpi=80)
     plt.close(figure)

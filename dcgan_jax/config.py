@@ -31,15 +31,22 @@ MNIST_NETWORK: dict[str, Any] = dict(
 )  # fmt: skip
 MNIST_SMALL = MNIST_NETWORK | dict(features=(32, 32), dense=(2048,))
 MNIST_FAST = dict(
-    first_bias=False, generator_lr=1.5e-3, discriminator_lr=1.5e-3, lr_decay_steps=15_000, ema_half_life=0
+    first_bias=False,
+    generator_lr=1.5e-3,
+    discriminator_lr=1.5e-3,
+    lr_decay_steps=15_000,
+    lr_decay_share=0.0,
+    ema_half_life=0,
 )
 MNIST_DENSE = dict(convolutional=False, dense=(1024, 1024))
 # The network whose weights the authors released.
 SVHN_RELEASED = dict(width=64, prior="normal", generator_lr=5e-4, discriminator_lr=5e-4, batch_size=64)
 
 # What training needs to get better for as long as it runs (docs/stability.md has the evidence): a discriminator that can
-# see the contrast of a batch, learning rates that this then allows, and an average over as much as was learned.
-STABLE: dict[str, Any] = dict(first_bias=True, generator_lr=5e-4, discriminator_lr=5e-4, ema_half_life=500_000)
+# see the contrast of a batch, learning rates that this then allows and that fall at the end, and an average over many steps.
+STABLE: dict[str, Any] = dict(
+    first_bias=True, generator_lr=5e-4, discriminator_lr=5e-4, lr_decay_share=0.5, ema_half_life=500_000
+)
 
 # 'default': 'stable', with what the data set changes.
 # 'stable': the network of `default_config` for all images, trained by `STABLE`.
@@ -181,7 +188,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     # A field that is younger than the old configuration had what is now its default.
     old, new = flatten(default_config().to_dict()) | flatten(old), flatten(new)
     may_change = {name for name, field in FIELDS.items() if field.may_change}
-    # With a decay, num_steps sets when it begins.
+    # With a decay over so many steps, num_steps sets when it begins. Over a share, a run that is made longer rises again.
     may_change -= {"num_steps"} if new.get("lr_decay_steps") else set()
     names = sorted((old.keys() | new.keys()) - may_change)
     missing = object()

@@ -34,6 +34,7 @@ AT_LEAST_1 = Check(lambda value: value >= 1, "at least 1")
 NOT_NEGATIVE = Check(lambda value: 0 <= value < math.inf, "0 or more")
 ABOVE_0 = Check(lambda value: 0 < value < math.inf, "a number above 0")
 BELOW_1 = Check(lambda value: 0 <= value < 1, "a number in [0, 1)")
+UP_TO_1 = Check(lambda value: 0 <= value <= 1, "a number in [0, 1]")
 SHARE = Check(lambda value: 0 < value <= 1, "a number in (0, 1]")
 EACH_AT_LEAST_1 = Check(lambda value: all(item >= 1 for item in value), "numbers of at least 1")
 
@@ -117,7 +118,8 @@ SECTIONS: dict[str, dict[str, Field]] = {
         "b1": Field(0.5, "Adam's first moment: 0.9 oscillates (section 3 of the paper)", BELOW_1),
         "b2": Field(0.999, "Adam's second moment", BELOW_1),
         "l2": Field(0.0, "coefficient of the L2 penalty on every parameter, added to its gradient", NOT_NEGATIVE),
-        "lr_decay_steps": Field(0, "over this many last steps both learning rates fall", NOT_NEGATIVE),
+        "lr_decay_steps": Field(0, "over this many last steps both learning rates fall; 0: by lr_decay_share", NOT_NEGATIVE),
+        "lr_decay_share": Field(0.0, "the share of num_steps, at its end, over which they fall; if num_steps is raised later, they rise again", UP_TO_1),
         "lr_decay_shape": Field("linear", "how they fall", one_of("linear", "cosine")),
         "lr_end": Field(0.0, "the share of them that is left at the last step", BELOW_1),
         "lr_warmup_steps": Field(0, "over this many first steps both learning rates rise linearly from zero", NOT_NEGATIVE),

@@ -6,9 +6,9 @@
 4. ReLU in the generator, tanh at its output.
 5. Leaky ReLU in the discriminator, slope 0.2.
 
-No layer but batch norm has a bias, as in the released code, but for `first_bias`. One description serves both networks: it lists the
-discriminator's layers from the image inwards; the generator is the mirror. Other normalisations and activations are for
-comparison; layers without normalisation have biases.
+No layer but batch norm has a bias, as in the released code; `first_bias` gives the discriminator's first layer one. One
+description serves both networks: it lists the discriminator's layers from the image inwards; the generator is the
+mirror. Other normalisations and activations are for comparison; layers without normalisation have biases.
 """
 
 import functools

@@ -55,7 +55,7 @@ def adam(
         for start, end in ((config.b1, config.b1_end), (config.b2, config.b2_end))
     )
     scheduled: optax.ScalarOrSchedule = share * learning_rate
-    if config.lr_decay_steps or config.lr_warmup_steps:
+    if _decay_steps(config) or config.lr_warmup_steps:
         scheduled = lambda update: share * learning_rate * rates(update / updates_per_step)  # noqa: E731
     if callable(b1) or callable(b2):
         optimizer = optax.inject_hyperparams(optax.adam, hyperparam_dtype=jnp.float32)(scheduled, b1=b1, b2=b2)
@@ -66,18 +66,24 @@ def adam(
 
 def learning_rate_schedule(config: ConfigDict) -> optax.Schedule:
     """Learning rates as shares of the configured ones: a linear rise from 0, 1, and a fall in the last steps."""
-    begin = config.num_steps - config.lr_decay_steps
+    decay_steps = _decay_steps(config)
+    begin = config.num_steps - decay_steps
 
     def schedule(step: Array) -> Array:
         risen = jnp.minimum((step + 1) / max(config.lr_warmup_steps, 1), 1.0)
-        if not config.lr_decay_steps:
+        if not decay_steps:
             return risen
-        fallen = jnp.clip((step - begin) / config.lr_decay_steps, 0.0, 1.0)
+        fallen = jnp.clip((step - begin) / decay_steps, 0.0, 1.0)
         if config.lr_decay_shape == "cosine":
             fallen = (1 - jnp.cos(jnp.pi * fallen)) / 2
         return risen * (1 - fallen * (1 - config.lr_end))
 
     return schedule
+
+
+def _decay_steps(config: ConfigDict) -> int:
+    """Over how many last steps learning rates fall."""
+    return config.lr_decay_steps or round(config.lr_decay_share * config.num_steps)
 
 
 def burn_in_schedule(config: ConfigDict) -> optax.Schedule:

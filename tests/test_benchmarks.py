@@ -128,8 +128,8 @@ def test_runs_train_together_as_they_do_alone():
     assert losses[0] != losses[1]
     for found, expected in zip(together.each(), (of_one.each()[0] for of_one in alone), strict=True):
         assert found.step == expected.step == 25
-        for ours, theirs in zip(*map(jax.tree.leaves, (found.generator.params, expected.generator.params)), strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+        pairs = found.generator.params, expected.generator.params
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), *pairs)
 
 
 @pytest.mark.nightly

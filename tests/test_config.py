@@ -38,6 +38,7 @@ def changed(**fields):
         ({"strides": (2, 2), "features": (4, 4, 4)}, "found 2 strides for 3 layers"),
         ({"num_classes": 1}, "0 (no labels) or at least 2"),
         ({"lr_decay_steps": 30_000}, "at most num_steps"),
+        ({"lr_decay_share": 1.5}, "in [0, 1]"),
         ({"width": 2.5}, "a whole number"),
         ({"seed": 2**31}, "less than 2**31"),
         ({"batch_size": True}, "a whole number"),
@@ -127,6 +128,11 @@ def test_what_finished_steps_were_computed_by_may_not_change():
 def test_a_run_with_decay_may_not_change_its_length():
     old, new = (changed(lr_decay_steps=5, num_steps=n).to_dict() for n in (10, 20))
     assert configuration.differences(old, new) == ["num_steps: 10 there, 20 here"]
+
+
+def test_a_run_that_decays_over_a_share_may():
+    old, new = (changed(lr_decay_share=0.5, num_steps=n).to_dict() for n in (10, 20))
+    assert configuration.differences(old, new) == []
 
 
 def test_every_default_is_allowed():

@@ -182,9 +182,10 @@ def test_constant_features_are_those_of_constant_maps(name, kernel_size, stride)
 @parametrize
 def test_several_networks_at_once_are_what_each_is_alone(kernel_size, stride, channels, monkeypatch):
     # As on accelerators.
-    monkeypatch.setattr(
-        convolutions, "_choose", lambda plain, by_patches, on_cpu, *x: convolutions._or_by_patches(plain, by_patches)(*x)
-    )
+    def choose(plain, by_patches, on_cpu, *arrays):
+        return convolutions._or_by_patches(plain, by_patches)(*arrays)
+
+    monkeypatch.setattr(convolutions, "_choose", choose)
     images, kernel, maps = (jnp.stack([x, 2 * x[::-1]]) for x in arrays(kernel_size, stride, channels))
 
     def there_and_back(images, kernel, maps):

@@ -27,6 +27,8 @@ SCHEDULES = {
     "constant": {},
     "warm-up": dict(lr_warmup_steps=10),
     "linear": dict(lr_decay_steps=40),
+    "a share": dict(lr_decay_share=0.3),
+    "steps in place of a share": dict(lr_decay_share=0.3, lr_decay_steps=40),
     "cosine to a tenth": dict(lr_decay_steps=100, lr_decay_shape="cosine", lr_end=0.1),
     "all": dict(lr_warmup_steps=7, lr_decay_steps=33, lr_decay_shape="cosine"),
 }
@@ -37,7 +39,7 @@ def plainly(step, config):
         step,
         num_steps=config.num_steps,
         warmup=config.lr_warmup_steps,
-        decay=config.lr_decay_steps,
+        decay=config.lr_decay_steps or round(config.num_steps * config.lr_decay_share),
         end=config.lr_end,
         shape=config.lr_decay_shape,
     )

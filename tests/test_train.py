@@ -109,7 +109,7 @@ def test_a_stop_request_saves_and_exits_with_75(straight_run, tmp_path):
 WRONG = [
     (("--config=configs/nothing.py",), "does not exist"),
     (("--config", "configs/no_such_file.py"), "'configs/no_such_file.py' does not exist"),
-    (("--config=configs/digits.py:papr",), "expected one of 'default', 'paper', 'torch'"),
+    (("--config=configs/digits.py:papr",), "expected one of 'default', 'stable', 'paper', 'torch'"),
     (("--config=configs/digits.py", "--config.generater_lr=1"), "did you mean config.generator_lr?"),
     (("--config=configs/digits.py", "--config.batch_size=many"), "--config.batch_size=many"),
     (("--config=configs/digits.py", "--config.image_size=50"), "expected multiples of 8"),

@@ -34,9 +34,9 @@ class _UnknownLayout(Exception):
 
 
 EXPECTED = (
-    "main.N.weight of convolutions (in or out channels by k x k, k even) without bias, but for the discriminator's "
-    "first, each followed by the weight, bias, running_mean and running_var of its BatchNorm2d, but for the generator's "
-    "last and the discriminator's first and last"
+    "main.N.weight of convolutions (in or out channels by k x k, k even), a main.N.bias at most in the discriminator's "
+    "first, each followed by the weight, bias, running_mean and running_var of its BatchNorm2d, but for the "
+    "generator's last and the discriminator's first and last"
 )
 
 

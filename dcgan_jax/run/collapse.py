@@ -200,9 +200,13 @@ def _given_up(config: ConfigDict, collapsed: Collapsed, best: int | None, rollba
     tried = f" after {rollbacks} rollbacks" if rollbacks else ""
     there = f"the checkpoint of step {best} is" if best else "there is no checkpoint"
     kept = f"{there} from before" + (f" (--step={best})" if best else "")
-    augment = "" if config.augment else "--config.augment=color,translation, or "
-    rate = f"a lower --config.discriminator_lr than {config.discriminator_lr:g}"
-    advice = f"Train in another --workdir with {augment}{rate} (docs/stability.md)"
+    blind = not config.first_bias and config.discriminator_norm in ("batch", "layer", "group")
+    advised = [
+        *(["--config.first_bias=True"] if blind else []),
+        *([] if config.augment else ["--config.augment=color,translation"]),
+        f"a lower --config.discriminator_lr than {config.discriminator_lr:g}",
+    ]
+    advice = f"Train in another --workdir with {', or '.join(advised)} (docs/stability.md)"
     if config.on_collapse == "stop":
         advice += ", or go on by the same command with --config.on_collapse=rollback, or =warn"
     return f"{collapsed}{tried}; {kept}. {advice}"
