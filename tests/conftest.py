@@ -44,6 +44,7 @@ SMALL = (
     "--config.image_size=16",
     "--config.width=4",
     "--config.batch_size=8",
+    "--config.lr_decay_share=0",  # so that a run that is made longer is one that was as long from the start
     "--config.log_every=1",
     "--config.sample_every=20",
     "--config.checkpoint_every=20",

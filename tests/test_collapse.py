@@ -295,7 +295,7 @@ def test_a_run_that_gets_worse_goes_back_and_tries_again(tmp_path, monkeypatch, 
     assert locked == [True] * 3, "nobody else may enter while a run goes back"
     assert "step 260: training has become worse" in done.stderr
     told = next(line for line in done.stderr.splitlines() if "Going back" in line)
-    assert "Going back to step 160 (rollback 1 of at most 3) with generator_lr 0.0001 instead of 0.0002" in told
+    assert "Going back to step 160 (rollback 1 of at most 3) with generator_lr 0.00025 instead of 0.0005" in told
     assert f"other noise and another order of images. What the run wrote after that step is now in {workdir}" in told
     aside = workdir / "collapsed" / "260"
     assert step_names(workdir / "collapsed") == [260]
@@ -333,7 +333,7 @@ def test_a_run_that_gets_worse_again_and_again_is_given_up_with_other_advice(tmp
     done = call("train", *MEASURED, "--config.num_steps=400", f"--workdir={workdir}", "--config.on_collapse=rollback")
     assert done.returncode == 1, done.stderr
     assert done.stderr.count("Going back to step 160") == 3
-    assert "discriminator_lr 2.5e-05 instead of 5e-05" in done.stderr
+    assert "discriminator_lr 6.25e-05 instead of 0.000125" in done.stderr
     told = done.stderr.splitlines()[-1]
     assert "after 3 rollbacks; the checkpoint of step 160 is from before (--step=160)" in told
     assert "--config.augment=color,translation, or a lower --config.discriminator_lr than" in told
