@@ -160,6 +160,7 @@ EXPERIMENTS: dict[str, list[Run]] = {
         *product("seeds", "digits", BOTH, 2000, 10, **TINY),
         *product("seeds", "digits", ["paper"], 1000, 10, **TINY),
         *product("seeds", "cifar10_16", BOTH, 8000, 3, **SMALL),
+        *product("seeds", "faces", BOTH, 1500, 1, **TINY),
         *product("seeds", "fashion_mnist", BOTH, 4000, 3, **TINY),
         *product("seeds", "fashion_mnist", ["paper"], 2000, 3, **TINY),
         *product("seeds", "cifar10_16", ["paper"], 4000, 3, **SMALL),

@@ -3,7 +3,7 @@
     python benchmarks/stability_tables.py
 
 A table stands between `<!-- NAME -->` and `<!-- end -->`, NAME being an experiment or one of `TABLES`; the rest of the
-page is written by hand. Curves are in docs/stability_NAME.png.
+page is written by hand. Curves are in docs/stability_NAME.png, if the page shows it.
 """
 
 import argparse
@@ -31,19 +31,24 @@ Line = dict[str, Any]
 
 
 def survived(line: Line) -> bool:
-    """Whether a run ended finite, with all classes covered, and with at most twice its best FID."""
-    last = line["curve"][-1]
-    return bool(last["finite"] and last["covered"] and last["fid"] <= FELL * best(line))
+    """Whether a run ended finite, with all classes covered if there are labels, and with at most twice its best."""
+    end = line["curve"][-1]
+    return bool(end["finite"] and end.get("covered", True) and last(line) <= FELL * best(line))
 
 
-def best(line: Line, name: str = "fid") -> float:
-    """The lowest value in a run."""
-    return min(point[name] for point in line["curve"] if name in point)
+def measure_of(line: Line) -> str:
+    """FID, or for images without labels quality."""
+    return "fid" if any("fid" in point for point in line["curve"]) else "quality"
 
 
-def last(line: Line, name: str = "fid") -> float:
-    """The value after the last step, infinite if the run is no longer finite."""
-    return line["curve"][-1].get(name, np.inf)
+def best(line: Line) -> float:
+    """The lowest FID or quality in a run."""
+    return min(point[measure_of(line)] for point in line["curve"] if measure_of(line) in point)
+
+
+def last(line: Line) -> float:
+    """That after the last step, infinite if the run is no longer finite."""
+    return line["curve"][-1].get(measure_of(line), np.inf)
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:
@@ -110,8 +115,14 @@ def of_experiment(lines: list[Line]) -> str:
                 mean([best(run) for run in runs]),
                 mean([last(run) for run in runs]),
                 f"{max(last(run) / best(run) for run in runs):.2f}",
-                mean([run["prdc"].get("last", {}).get("recall", 0.0) for run in runs]),
-                f"{min(run['curve'][-1].get('least_class', 0.0) for run in runs):.2f}",
+                *(
+                    [
+                        mean([run["prdc"].get("last", {}).get("recall", 0.0) for run in runs]),
+                        f"{min(run['curve'][-1].get('least_class', 0.0) for run in runs):.2f}",
+                    ]
+                    if measure_of(runs[0]) == "fid"
+                    else ["", ""]
+                ),
                 mean([run["curve"][-1]["contrast"] for run in runs]) if "contrast" in runs[0]["curve"][-1] else "",
             ]
         )
@@ -206,8 +217,9 @@ def main() -> None:
         if not own:
             return match[0]
         make = TABLES.get(name, of_architectures if name == "architectures" else of_experiment)
-        if name not in TABLES:
-            curves(own, options.page.parent / f"stability_{name}.png")
+        picture = f"stability_{name}.png"
+        if picture in page:
+            curves(own, options.page.parent / picture)
         return f"<!-- {name} -->\n{make(own)}\n<!-- end -->"
 
     options.page.write_text(re.sub(r"<!-- (\w+) -->.*?<!-- end -->", filled, page, flags=re.DOTALL))

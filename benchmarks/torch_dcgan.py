@@ -60,7 +60,7 @@ def discriminator(config: ConfigDict) -> nn.Module:
     parts = []
     for i, (before, after, stride) in enumerate(zip((config.channels, *features), features, strides, strict=False)):
         pad = padding(config.kernel_size, stride)
-        parts.append(nn.Conv2d(before, after, config.kernel_size, stride, pad, bias=False))
+        parts.append(nn.Conv2d(before, after, config.kernel_size, stride, pad, bias=config.first_bias and i == 0))
         parts += [_norm(config, after)] if i else []
         parts.append(nn.LeakyReLU(0.2, True))
     flat = int(np.prod(config.image_size)) // int(np.prod(strides)) ** 2 * features[-1]

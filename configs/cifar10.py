@@ -8,7 +8,7 @@ The first reads tfds's copy, which needs the extra `tfds` to be prepared; the se
 `cifar10.py:paper` is the network that the paper trained on ImageNet at this size and probed on CIFAR-10 (table 1): 3x3
 kernels, strides 1 and 2 in turn, z of 256.
 
-The default and `:torch` have 4x4 kernels and width 64.
+The default, `:stable` and `:torch` have 4x4 kernels and width 64.
 """
 
 from dcgan_jax import config as configuration

@@ -221,7 +221,7 @@ def test_the_peer_is_the_same_network(tiny, kernel_size):
     torch = pytest.importorskip("torch")
     import torch_dcgan
 
-    config = tiny(kernel_size=kernel_size, channels=3, image_size=(16, 32))
+    config = tiny(kernel_size=kernel_size, channels=3, image_size=(16, 32), first_bias=kernel_size == 4)
     ours = state.abstract(config)
     for theirs, params in (
         (torch_dcgan.generator(config), ours.generator.params),
