@@ -72,13 +72,14 @@ def mean(values: list[float]) -> str:
 
 
 def grouped(lines: list[Line], *names: str) -> Iterator[tuple[tuple, list[Line]]]:
-    """Lines by the values of some fields, in the order of their first lines."""
+    """Lines by the values of some fields, in the order of the first field's, then of all fields' first lines."""
     groups: dict[tuple, list[Line]] = defaultdict(list)
     for line in lines:
         groups[tuple(json.dumps(line[name]) if isinstance(line[name], dict) else line[name] for name in names)].append(
             line
         )
-    yield from groups.items()
+    order = list(dict.fromkeys(key[0] for key in groups))
+    yield from sorted(groups.items(), key=lambda group: order.index(group[0][0]))
 
 
 def changed(fields: str) -> str:
@@ -181,23 +182,22 @@ TABLES: dict[str, Callable[[list[Line]], str]] = {"quality": of_quality}
 
 
 def curves(lines: list[Line], path: Path) -> None:
-    """FID and contrast over steps, a panel for each set of images, a colour for each method."""
+    """FID or quality, and contrast, over steps; a column for each set of images, a colour for each method."""
     sets = list(grouped(lines, "images"))
-    names = {"fid": "classifier's FID", "contrast": "contrast of samples / of real images"}
-    names = {name: label for name, label in names.items() if any(name in line["curve"][-1] for line in lines)}
-    size = 5 * len(sets), 3 * len(names)
-    figure, axes = plt.subplots(len(names), len(sets), figsize=size, squeeze=False, sharex="col")
+    size = 5 * len(sets), 6
+    figure, axes = plt.subplots(2, len(sets), figsize=size, squeeze=False, sharex="col")
     for column, ((images,), runs) in zip(axes.T, sets, strict=True):
-        for axis, (name, label) in zip(column, names.items(), strict=True):
+        by = measure_of(runs[0])
+        for axis, name in zip(column, (by, "contrast"), strict=True):
             for i, ((method, fields), own) in enumerate(grouped(runs, "method", "fields")):
                 for j, run in enumerate(own):
                     points = [(point["step"], point[name]) for point in run["curve"] if name in point]
                     title = method + changed(fields) if j == 0 else None
                     axis.plot(*np.transpose(points or [(0, np.nan)]), color=f"C{i}", alpha=0.7, label=title)
-            axis.set(ylabel=label, yscale="log" if name == "fid" else "linear")
-        column[0].set(title=images)
+        column[0].set(title=images, ylabel="classifier's FID" if by == "fid" else by, yscale="log")
         column[0].legend(fontsize=7)
-        column[-1].set(xlabel="step")
+        column[1].set(xlabel="step", ylabel="contrast of samples / of real images", ylim=(0, 1.3))
+        column[1].axhline(1, color="grey", linewidth=0.5)
     figure.tight_layout()
     figure.savefig(path, dpi=80)
     plt.close(figure)
