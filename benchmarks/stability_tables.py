@@ -170,11 +170,13 @@ def of_quality(lines: list[Line]) -> str:
     """Spearman's correlation of quality with the classifier's FID."""
     rows = []
     for (images,), runs in grouped(lines, "images"):
-        pairs = [(point["quality"], point["fid"]) for run in runs for point in run["curve"] if "fid" in point]
-        own = [spearmanr([(p["quality"], p["fid"]) for p in run["curve"] if "fid" in p]).statistic for run in runs]
-        rows.append(
-            [images, str(len(runs)), str(len(pairs)), f"{spearmanr(pairs).statistic:.3f}", f"{np.nanmedian(own):.2f}"]
-        )
+        each = [[(p["quality"], p["fid"]) for p in run["curve"] if {"quality", "fid"} <= p.keys()] for run in runs]
+        each = [points for points in each if points]
+        pairs = [pair for points in each for pair in points]
+        if len(pairs) > 1:
+            own = [spearmanr(points).statistic for points in each]
+            over_all = f"{spearmanr(pairs).statistic:.3f}"
+            rows.append([images, str(len(each)), str(len(pairs)), over_all, f"{np.median(own):.2f}"])
     return table(["images", "runs", "checkpoints", "over all of them", "median within a run"], rows)
 
 
