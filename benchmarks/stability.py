@@ -180,7 +180,7 @@ EXPERIMENTS: dict[str, list[Run]] = {
         for run in product("batch", "cifar10_16", BOTH, steps, 1, **SMALL, batch_size=batch_size)
     ],
     "architectures": architectures(BOTH, 60, 2000),
-    # On a GPU (stability.sh). The first is the default of version 0.2, which fell over (docs/stability.md).
+    # On a GPU (stability.sh). The first is what `default` was before `stable` (docs/stability.md).
     "repro": [
         run
         for dtype in ("float32", "bfloat16")

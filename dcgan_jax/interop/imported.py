@@ -60,6 +60,7 @@ def save(
 
 def _config(fields: dict[str, Any], recipe: str) -> ConfigDict:
     config = configuration.recipe(recipe)
+    config.first_bias = False  # unless the weights have one
     config.update(fields)
     config.data.source, config.data.path = "folder", ""  # the training images are unknown
     # If the widths double from layer to layer, `width` alone describes them, as in the files of configs/.
