@@ -71,7 +71,7 @@ TORCH_DISCRIMINATOR = (
 TABLE = [
     ("lsun_bedroom", "paper", (64, 64, 3), 100, LSUN_GENERATOR, LSUN_DISCRIMINATOR),
     ("celeba", "paper", (64, 64, 3), 100, LSUN_GENERATOR, LSUN_DISCRIMINATOR),
-    ("celeba", "default", (64, 64, 3), 100, LSUN_GENERATOR, LSUN_DISCRIMINATOR),
+    ("celeba", "default", (64, 64, 3), 100, LSUN_GENERATOR, LSUN_DISCRIMINATOR + 128),  # `first_bias`
     ("imagenet32", "paper", (32, 32, 3), 256, IMAGENET_GENERATOR, IMAGENET_DISCRIMINATOR),
     ("cifar10", "paper", (32, 32, 3), 256, IMAGENET_GENERATOR, IMAGENET_DISCRIMINATOR),
     ("svhn", "paper", (32, 32, 3), 100, SVHN_GENERATOR, SVHN_DISCRIMINATOR),
