@@ -173,7 +173,11 @@ EXPERIMENTS: dict[str, list[Run]] = {
         *product("parts", "cifar10_16", ["torch"], 8000, 1, **SMALL, first_bias=True),
     ],
     "data": [run for share in SHARES for run in product("data", f"cifar10_16_{share}", BOTH, 8000, 1, **SMALL)],
-    "length": product("length", "cifar10_16", BOTH, 40_000, 1, **SMALL),
+    "length": [
+        *product("length", "cifar10_16", BOTH, 40_000, 1, **SMALL),
+        *product("length", "cifar10_16", ["stable"], 40_000, 1, **SMALL, instance_noise=0.1),
+        *product("length", "cifar10_16", ["stable"], 40_000, 1, **SMALL, augment="translation"),
+    ],
     "batch": [
         run
         for batch_size, steps in ((16, 8000), (256, 2000), (512, 1000))
