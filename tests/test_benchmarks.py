@@ -118,18 +118,19 @@ def test_the_gpu_script_in_small(tmp_path):
 
 @pytest.mark.nightly
 def test_runs_train_together_as_they_do_alone():
-    run = stability.Run("seeds", "digits", "stable", {"width": 4, "image_size": [16, 16]}, 25, 0)
-    config = stability.config_of(run, {})
+    fields = {"width": 4, "image_size": [16, 16], "dtype": "float64"}
+    config = stability.config_of(stability.Run("seeds", "digits", "stable", fields, 25, 0), {})
     images = data.load(config)
-    alone = [stability.Together(config, [seed], images, on_device=False) for seed in (0, 1)]
-    together = stability.Together(config, [0, 1], images, on_device=True)
-    losses = [of_one.train(0, 25)["d_loss"][0] for of_one in alone]
-    np.testing.assert_allclose(together.train(0, 25)["d_loss"], losses, rtol=1e-4)
-    assert losses[0] != losses[1]
-    for found, expected in zip(together.each(), (of_one.each()[0] for of_one in alone), strict=True):
-        assert found.step == expected.step == 25
-        pairs = found.generator.params, expected.generator.params
-        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), *pairs)
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
+        alone = [stability.Together(config, [seed], images, on_device=False) for seed in (0, 1)]
+        together = stability.Together(config, [0, 1], images, on_device=True)
+        losses = [of_one.train(0, 25)["d_loss"][0] for of_one in alone]
+        np.testing.assert_allclose(together.train(0, 25)["d_loss"], losses, rtol=1e-6)
+        assert losses[0] != losses[1]
+        for found, expected in zip(together.each(), (of_one.each()[0] for of_one in alone), strict=True):
+            assert found.step == expected.step == 25
+            pairs = found.generator.params, expected.generator.params
+            jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-8), *pairs)
 
 
 @pytest.mark.nightly
