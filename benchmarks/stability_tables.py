@@ -19,12 +19,16 @@ import measure
 import numpy as np
 import stability
 from scipy.stats import spearmanr
+from stability_runs import SMALL, Run, config_of
+
+from dcgan_jax.run.collapse import Watch
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 PAGE = measure.ROOT / "docs" / "stability.md"
 FELL = 2.0  # a run has fallen over if its last FID is over so many times its best
+BEFORE = 200  # healthy lines before the first measure, so that the alarm is armed
 CONFIDENCE = 1.96  # standard deviations of a 95% interval
 
 Line = dict[str, Any]
@@ -84,7 +88,7 @@ def grouped(lines: list[Line], *names: str) -> Iterator[tuple[tuple, list[Line]]
 
 def changed(fields: str) -> str:
     """What a run changes of its method, but for the width."""
-    return "".join(f", {name} {value}" for name, value in json.loads(fields).items() if name not in stability.SMALL)
+    return "".join(f", {name} {value}" for name, value in json.loads(fields).items() if name not in SMALL)
 
 
 def of_experiment(lines: list[Line]) -> str:
@@ -180,22 +184,47 @@ def of_quality(lines: list[Line]) -> str:
     return table(["images", "runs", "checkpoints", "over all of them", "median within a run"], rows)
 
 
-TABLES: dict[str, Callable[[list[Line]], str]] = {"quality": of_quality}
+def of_alarm(lines: list[Line]) -> str:
+    """In how many runs the alarm rings, of those whose last FID is over twice the best, and of the others."""
+    counts = {"over 2 times the best": [0, 0], "others": [0, 0]}
+    for line in lines:
+        qualities = [point["quality"] for point in line["curve"] if {"quality", "fid"} <= point.keys()]
+        if len(qualities) == len(line["curve"]):
+            of = counts["over 2 times the best" if last(line) > FELL * best(line) else "others"]
+            of[0] += 1
+            of[1] += rings(qualities, line["steps"])
+    return table(["last FID", "runs", "it rings in"], [[name, *map(str, count)] for name, count in counts.items()])
+
+
+def rings(qualities: list[float], steps: int) -> bool:
+    """Whether the alarm rings in a run of these qualities at equal distances, whose samples differ from the start."""
+    every = steps // len(qualities)
+    config = config_of(Run("alarm", "digits", "stable", {"checkpoint_every": every}, steps, 0), {})
+    watch = Watch(config)
+    healthy = dict(spread=1.0, d_accuracy_real=0.7, d_accuracy_fake=0.7, d_saturated=0.0)
+    for step in range(-BEFORE, 0):
+        watch(step, healthy)
+    return any(watch(every * i, healthy | {"quality": value}) for i, value in enumerate(qualities, 1))
+
+
+TABLES: dict[str, Callable[[list[Line]], str]] = {"quality": of_quality, "alarm": of_alarm}
 
 
 def curves(lines: list[Line], path: Path) -> None:
     """FID or quality, and contrast, over steps; a column for each set of images, a colour for each method."""
     sets = list(grouped(lines, "images"))
+    methods = sorted({(line["method"], json.dumps(line["fields"])) for line in lines})
+    colours = {method: f"C{i}" for i, method in enumerate(dict.fromkeys(name + changed(of) for name, of in methods))}
     size = 5 * len(sets), 6
     figure, axes = plt.subplots(2, len(sets), figsize=size, squeeze=False, sharex="col")
     for column, ((images,), runs) in zip(axes.T, sets, strict=True):
         by = measure_of(runs[0])
         for axis, name in zip(column, (by, "contrast"), strict=True):
-            for i, ((method, fields), own) in enumerate(grouped(runs, "method", "fields")):
+            for (method, fields), own in grouped(runs, "method", "fields"):
+                title = method + changed(fields)
                 for j, run in enumerate(own):
-                    points = [(point["step"], point[name]) for point in run["curve"] if name in point]
-                    title = method + changed(fields) if j == 0 else None
-                    axis.plot(*np.transpose(points or [(0, np.nan)]), color=f"C{i}", alpha=0.7, label=title)
+                    points = np.array([(p["step"], p[name]) for p in run["curve"] if name in p] or [(0, np.nan)])
+                    axis.plot(*points.T, color=colours[title], alpha=0.7, label=title if j == 0 else None)
         column[0].set(title=images, ylabel="classifier's FID" if by == "fid" else by, yscale="log")
         column[0].legend(fontsize=7)
         column[1].set(xlabel="step", ylabel="contrast of samples / of real images", ylim=(0, 1.3))
@@ -215,7 +244,7 @@ def main() -> None:
 
     def filled(match: re.Match) -> str:
         name = match[1]
-        own = [line for line in lines if name in (line["experiment"], "quality")]
+        own = [line for line in lines if name in TABLES or name == line["experiment"]]
         if not own:
             return match[0]
         make = TABLES.get(name, of_architectures if name == "architectures" else of_experiment)

@@ -27,6 +27,7 @@ import layers
 import measure
 import scaling
 import stability
+from stability_runs import Run, config_of
 
 # XLA also counts elementwise operations (batch norm, activations, Adam), 2 to 10% in networks this narrow.
 ELEMENTWISE = 0.15
@@ -119,7 +120,7 @@ def test_the_gpu_script_in_small(tmp_path):
 @pytest.mark.nightly
 def test_runs_train_together_as_they_do_alone():
     fields = {"width": 4, "image_size": [16, 16], "dtype": "float64"}
-    config = stability.config_of(stability.Run("seeds", "digits", "stable", fields, 25, 0), {})
+    config = config_of(Run("seeds", "digits", "stable", fields, 25, 0), {})
     images = data.load(config)
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         alone = [stability.Together(config, [seed], images, on_device=False) for seed in (0, 1)]

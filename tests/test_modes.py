@@ -22,18 +22,18 @@ COMMON = dict(
     generator_norm="layer", discriminator_norm="none", b1=0.0, b2=0.99, discriminator_lr=4e-3, generator_lr=5e-4,
     lr_decay_steps=3000, discriminator_steps=2, ema_decay=0.99,
 )  # fmt: skip
-# Fields, and how many modes are found at the least. A penalty's weight depends on the scale of the data: modes are 0.4
-# apart, so that a slope of 1 hardly tells one from the next.
+# Fields, and how many modes are found: at the least, and at the most. A penalty's weight depends on the scale of the
+# data: modes are 0.4 apart, so that a slope of 1 hardly tells one from the next.
 METHODS = {
-    "non-saturating, batch norm": (dict(discriminator_norm="batch"), 0),
-    "non-saturating, batch norm, first bias": (dict(discriminator_norm="batch", first_bias=True), 18),
-    "non-saturating, nothing else": (dict(), 0),
-    "hinge, spectral norm": (dict(loss="hinge", discriminator_norm="spectral", generator_lr=2e-4), 10),
-    "Wasserstein, gradient penalty": (dict(loss="wasserstein", gradient_penalty=0.1, generator_lr=2e-4), 8),
-    "non-saturating, DRAGAN": (dict(dragan=1e-2), 20),
-    "non-saturating, R1": (dict(r1=1e-2), 20),
-    "least squares, R1": (dict(loss="least_squares", r1=1e-2), 20),
-    "relativistic, R1 and R2": (dict(loss="relativistic", r1=1e-2, r2=1e-2), 20),
+    "non-saturating, batch norm": (dict(discriminator_norm="batch"), 1, 15),
+    "non-saturating, batch norm, first bias": (dict(discriminator_norm="batch", first_bias=True), 18, 25),
+    "non-saturating, nothing else": (dict(), 12, 25),
+    "hinge, spectral norm": (dict(loss="hinge", discriminator_norm="spectral", generator_lr=2e-4), 10, 25),
+    "Wasserstein, gradient penalty": (dict(loss="wasserstein", gradient_penalty=0.1, generator_lr=2e-4), 8, 25),
+    "non-saturating, DRAGAN": (dict(dragan=1e-2), 20, 25),
+    "non-saturating, R1": (dict(r1=1e-2), 20, 25),
+    "least squares, R1": (dict(loss="least_squares", r1=1e-2), 20, 25),
+    "relativistic, R1 and R2": (dict(loss="relativistic", r1=1e-2, r2=1e-2), 20, 25),
 }
 
 
@@ -62,7 +62,7 @@ def test_modes_are_counted():
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", METHODS)
 def test_modes_found(tiny, name):
-    fields, at_least = METHODS[name]
+    fields, at_least, at_most = METHODS[name]
     config = tiny(**COMMON | fields, seed=int(os.environ.get("DCGAN_TEST_SEED", 0)))
     step = jax.jit(functools.partial(steps.train_step, steps.from_config(config)), donate_argnums=0)
     rng, current = np.random.default_rng(config.seed), state.create(config)
@@ -74,4 +74,4 @@ def test_modes_found(tiny, name):
     generator, _ = models.from_config(config)
     modes, share = found(np.asarray(generator.apply(current.ema.variables(), z)).reshape(-1, 2))
     print(f"{name:40s} {modes:2d} modes found, {share:.2f} of samples near one")
-    assert modes >= at_least
+    assert at_least <= modes <= at_most

@@ -13,7 +13,8 @@ gradient, also of a gradient penalty, runs as one of three fast kernels. What au
 weights of a transposed convolution is an order of magnitude slower on CPU (`benchmarks/layers.py`).
 
 Each of the three has more than one exact formulation. Accelerators run XLA's convolution; a CPU runs Winograd's form of
-it (`dcgan_jax.ops.winograd`) if that saves work, and the weight gradient of few channels as one matrix product.
+it (`dcgan_jax.ops.winograd`) if that saves work, and the weight gradient of few channels as one matrix product, of the
+patches that the kernel sees. Under `vmap` over networks, accelerators run all three as such products.
 
 Shapes: images [B, H, W, I], kernel [k, k, I, O], maps [B, H/stride, W/stride, O]; note that conv_transpose maps the
 kernel's *last* axis to the one before it. Padding is symmetric, (k - stride) / 2 rounded up on each side, as in the
