@@ -86,7 +86,7 @@ def product(experiment: str, images: str, methods: list[str], steps: int, seeds:
 def architectures(methods: list[str], count: int, steps: int) -> list[Run]:
     """Random networks, in the manner of section 5 of the WGAN-GP paper, each by all methods."""
     return [
-        Run("architectures", "cifar10_16", method, architecture(number, configuration.recipe(method)), steps, number)
+        Run("architectures", "digits", method, architecture(number, configuration.recipe(method)), steps, number)
         for number in range(count)
         for method in methods
     ]
@@ -98,7 +98,7 @@ def architecture(number: int, recipe: ConfigDict) -> dict[str, Any]:
     kernel_size = int(rng.choice([3, 4, 5]))
     # Layers of stride 1 need an odd kernel.
     strides = [2, 2] if kernel_size == 4 else [[2, 2], [1, 2, 2], [2, 1, 2], [1, 2, 1, 2]][rng.integers(4)]
-    width = int(rng.choice([16, 32, 48]))
+    width = int(rng.choice([8, 16, 32]))
     widening = itertools.accumulate(strides, lambda before, stride: before * stride, initial=1)
     activations = list(rng.choice(["relu", "leaky_relu", "tanh", "softplus"], 2))
     norms = rng.choice(["batch", "batch", "layer", "none"], 2)
@@ -128,6 +128,19 @@ EXPERIMENTS: dict[str, list[Run]] = {
         *product("seeds", "fashion_mnist", ["paper"], 2000, 3, **TINY),
         *product("seeds", "cifar10_16", ["paper"], 4000, 3, **SMALL),
     ],
+    "noise": [
+        *product("noise", "digits", ["stable"], 2000, 10, **TINY, instance_noise=0.0),
+        *product("noise", "digits", ["stable"], 2000, 3, **TINY, instance_noise=0.05),
+        *product("noise", "digits", ["stable"], 2000, 3, **TINY, instance_noise=0.1),
+        *product("noise", "fashion_mnist", ["stable"], 4000, 1, **TINY, instance_noise=0.0),
+        *product("noise", "fashion_mnist", ["stable"], 4000, 1, **TINY, instance_noise=0.1),
+        *product("noise", "cifar10_16", ["stable"], 8000, 3, **SMALL, instance_noise=0.0),
+        *product("noise", "cifar10_16", ["stable"], 8000, 2, **SMALL, instance_noise=0.1),
+        *product("noise", "cifar10_32", ["stable"], 50_000, 2, **LARGE, dtype="bfloat16", instance_noise=0.1),
+        *product("noise", "cifar10_32", ["stable"], 50_000, 1, **LARGE, dtype="bfloat16", instance_noise=0.4),
+        *product("noise", "faces", ["stable"], 1500, 1, **TINY, instance_noise=0.0),
+        *product("noise", "faces", ["stable"], 1500, 1, **TINY, instance_noise=0.1),
+    ],
     "parts": [
         *product("parts", "cifar10_16", ["stable"], 8000, 1, **SMALL, first_bias=False),
         *product("parts", "cifar10_16", ["stable"], 8000, 1, **SMALL, generator_lr=2e-4, discriminator_lr=2e-4),
@@ -135,11 +148,19 @@ EXPERIMENTS: dict[str, list[Run]] = {
         *product("parts", "cifar10_16", ["stable"], 8000, 1, **SMALL, ema_half_life=0),
         *product("parts", "cifar10_16", ["torch"], 8000, 1, **SMALL, first_bias=True),
     ],
-    "data": [run for share in SHARES for run in product("data", f"cifar10_16_{share}", BOTH, 8000, 1, **SMALL)],
+    "data": [
+        *(run for share in SHARES for run in product("data", f"cifar10_16_{share}", BOTH, 8000, 1, **SMALL)),
+        *product("data", "cifar10_16_tenth", ["stable"], 8000, 1, **SMALL, instance_noise=0.0),
+        *product("data", "cifar10_16_tenth", ["stable"], 8000, 1, **SMALL, instance_noise=0.1),
+        *product("data", "cifar10_16_hundredth", ["stable"], 8000, 1, **SMALL, instance_noise=0.0),
+        *product("data", "cifar10_16_hundredth", ["stable"], 8000, 1, **SMALL, instance_noise=0.1),
+    ],
     "length": [
         *product("length", "cifar10_16", BOTH, 40_000, 1, **SMALL),
+        *product("length", "cifar10_16", ["stable"], 40_000, 1, **SMALL, instance_noise=0.0),
         *product("length", "cifar10_16", ["stable"], 40_000, 1, **SMALL, instance_noise=0.1),
-        *product("length", "cifar10_16", ["stable"], 40_000, 1, **SMALL, augment="translation"),
+        *product("length", "faces", ["stable"], 4000, 1, **TINY),
+        *product("length", "cifar10_16", ["stable"], 40_000, 1, **SMALL, instance_noise=0.0, augment="translation"),
     ],
     "batch": [
         run

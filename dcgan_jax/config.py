@@ -32,6 +32,7 @@ MNIST_NETWORK: dict[str, Any] = dict(
 MNIST_SMALL = MNIST_NETWORK | dict(features=(32, 32), dense=(2048,))
 MNIST_FAST = dict(
     first_bias=False,
+    instance_noise=0.0,
     generator_lr=1.5e-3,
     discriminator_lr=1.5e-3,
     lr_decay_steps=15_000,
@@ -43,10 +44,12 @@ MNIST_DENSE = dict(convolutional=False, dense=(1024, 1024))
 SVHN_RELEASED = dict(width=64, prior="normal", generator_lr=5e-4, discriminator_lr=5e-4, batch_size=64)
 
 # What training needs to get better for as long as it runs (docs/stability.md has the evidence): a discriminator that can
-# see the contrast of a batch, learning rates that this then allows and that fall at the end, and an average over many steps.
+# see the contrast of a batch, and cannot learn all images by heart; learning rates that this then allows and that fall at
+# the end; and an average over many steps.
 STABLE: dict[str, Any] = dict(
-    first_bias=True, generator_lr=5e-4, discriminator_lr=5e-4, lr_decay_share=0.5, ema_half_life=500_000
-)
+    first_bias=True, instance_noise=0.2, generator_lr=5e-4, discriminator_lr=5e-4,
+    lr_decay_share=0.5, ema_half_life=500_000,
+)  # fmt: skip
 
 # 'default': 'stable', with what the data set changes.
 # 'stable': the network of `default_config` for all images, trained by `STABLE`.

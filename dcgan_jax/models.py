@@ -8,7 +8,8 @@
 
 No layer but batch norm has a bias, as in the released code; `first_bias` gives the discriminator's first layer one. One
 description serves both networks: it lists the discriminator's layers from the image inwards; the generator is the
-mirror. Other normalisations and activations are for comparison; layers without normalisation have biases.
+mirror. Other normalisations and activations are for comparison. Layers without normalisation have biases, and weights
+that hand on the variance of their inputs: by those of the paper, which are smaller, the signal would fade.
 """
 
 import functools
@@ -34,6 +35,9 @@ WEIGHT_INIT = nn.initializers.normal(0.02)  # section 3 of the paper
 LEAK = 0.2
 LAYER_NORM = functools.partial(GroupNorm, whole=True)  # one object, so that equal networks are compiled once
 
+# Makes a layer's initialiser from how many products are summed in each of its outputs.
+WeightInit = Callable[[float], nn.initializers.Initializer]
+
 # Makes the function that a layer applies to its kernel before use, such as spectral norm, a module with its own state.
 WeightNorm = Callable[..., Callable[[Array], Array]]
 
@@ -49,6 +53,16 @@ def shifted_softplus(x: Array) -> Array:
 
 
 ACTIVATIONS = {"relu": nn.relu, "leaky_relu": leaky_relu, "tanh": jnp.tanh, "softplus": shifted_softplus}
+
+
+def paper_init(fan_in: float) -> nn.initializers.Initializer:
+    """Normal with a standard deviation of 0.02, as in the paper, for networks with normalisation."""
+    return WEIGHT_INIT
+
+
+def he_init(fan_in: float) -> nn.initializers.Initializer:
+    """Normal with a variance of 2 / fan_in, which ReLU layers hand on unchanged (He et al. 2015)."""
+    return nn.initializers.normal(math.sqrt(2 / fan_in))
 
 
 def no_weight_norm(*, name: str, train: bool) -> Callable[[Array], Array]:
@@ -69,13 +83,15 @@ class Conv(nn.Module):
     transpose: bool = False
     weight_norm: WeightNorm = no_weight_norm
     bias: bool = False
+    weight_init: WeightInit = paper_init
 
     @nn.compact
     def __call__(self, x: Array, one_hot: Array | None = None, *, train: bool = False) -> Array:
         inputs = x.shape[-1] + (0 if one_hot is None else one_hot.shape[-1])
         channels = (self.features, inputs) if self.transpose else (inputs, self.features)
         shape = (self.kernel_size, self.kernel_size, *channels)
-        kernel = self.param("kernel", WEIGHT_INIT, shape, at_least_float32(x.dtype))
+        fan_in = inputs * self.kernel_size**2 / (self.stride**2 if self.transpose else 1)
+        kernel = self.param("kernel", self.weight_init(fan_in), shape, at_least_float32(x.dtype))
         kernel = self.weight_norm(name="weight_norm", train=train)(kernel).astype(x.dtype)
         convolve = conv_transpose if self.transpose else conv
         if one_hot is None:
@@ -91,12 +107,13 @@ class Dense(nn.Module):
     features: int
     weight_norm: WeightNorm = no_weight_norm
     bias: bool = False
+    weight_init: WeightInit = paper_init
 
     @nn.compact
     def __call__(self, x: Array, one_hot: Array | None = None, *, train: bool = False) -> Array:
         x = x if one_hot is None else jnp.concatenate([x, one_hot], axis=-1)
         shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", WEIGHT_INIT, shape, at_least_float32(x.dtype))
+        kernel = self.param("kernel", self.weight_init(shape[0]), shape, at_least_float32(x.dtype))
         return _biased(self, x @ self.weight_norm(name="weight_norm", train=train)(kernel).astype(x.dtype))
 
 
@@ -124,6 +141,7 @@ class Network(nn.Module):
         instead of each channel.
     weight_norm: what all layers apply to their weights.
     bias: whether all layers have biases.
+    weight_init: what all weights start from.
     dtype: of activations; parameters stay float32.
     """
 
@@ -138,13 +156,15 @@ class Network(nn.Module):
     norm_per_unit: bool = False
     weight_norm: WeightNorm = no_weight_norm
     bias: bool = False
+    weight_init: WeightInit = paper_init
     dtype: DTypeLike = jnp.float32
 
     def _conv(self, features: int, stride: int, name: str, *, transpose: bool = False, bias: bool = False) -> Conv:
-        return Conv(features, self.kernel_size, stride, transpose, self.weight_norm, self.bias or bias, name=name)
+        own = (self.weight_norm, self.bias or bias, self.weight_init)
+        return Conv(features, self.kernel_size, stride, transpose, *own, name=name)
 
     def _dense(self, features: int, name: str, *, bias: bool = False) -> Dense:
-        return Dense(features, self.weight_norm, self.bias or bias, name=name)
+        return Dense(features, self.weight_norm, self.bias or bias, self.weight_init, name=name)
 
     def _one_hot(self, labels: Array | None) -> Array | None:
         """Labels [B] as [B, num_classes], or None if there are no classes."""
@@ -274,4 +294,4 @@ def _normalisation(config: ConfigDict, name: str, axis_name: str | None) -> dict
         case "spectral":
             return dict(norm=NoNorm, weight_norm=SpectralNorm, bias=True)
         case _:
-            return dict(norm=NoNorm, bias=True)
+            return dict(norm=NoNorm, bias=True, weight_init=he_init)

@@ -409,3 +409,22 @@ def test_a_bias_in_the_first_layer_lets_the_discriminator_see_contrast(tiny, fie
     with jax.enable_x64(True):
         np.testing.assert_allclose(logits(False, 0.5), logits(False, 1.0), rtol=1e-9)
         assert np.abs(logits(True, 0.5) - logits(True, 1.0)).max() > 1e-3
+
+
+@pytest.mark.parametrize("kernel_size", [4, 5])
+def test_signals_neither_fade_nor_grow_without_normalisation(tiny, kernel_size):
+    config = tiny(
+        image_size=(32, 32),
+        width=16,
+        latent_dim=64,
+        kernel_size=kernel_size,
+        generator_norm="none",
+        discriminator_norm="none",
+    )
+    generator, discriminator = models.from_config(config)
+    inputs = jax.random.normal(jax.random.key(1), (64, 64)), jax.random.normal(jax.random.key(2), (64, 32, 32, 1))
+    for network, given in zip((generator, discriminator), inputs, strict=True):
+        variables = network.init(jax.random.key(0), given)
+        _, sown = network.apply(variables, given, mutable=["intermediates"])
+        sizes = [jnp.sqrt(jnp.mean(map_[0] ** 2)) for map_ in sown["intermediates"].values()]
+        assert 0.6 < min(sizes) <= max(sizes) < 1.5, sizes  # with the paper's weights less than a tenth of this

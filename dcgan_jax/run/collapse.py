@@ -203,7 +203,7 @@ def _given_up(config: ConfigDict, collapsed: Collapsed, best: int | None, rollba
     blind = not config.first_bias and config.discriminator_norm in ("batch", "layer", "group")
     advised = [
         *(["--config.first_bias=True"] if blind else []),
-        *([] if config.augment else ["--config.augment=color,translation"]),
+        f"a higher --config.instance_noise than {config.instance_noise:g}",
         f"a lower --config.discriminator_lr than {config.discriminator_lr:g}",
     ]
     advice = f"Train in another --workdir with {', or '.join(advised)} (docs/stability.md)"
