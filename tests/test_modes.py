@@ -27,9 +27,10 @@ COMMON = dict(
 METHODS = {
     "non-saturating, batch norm": (dict(discriminator_norm="batch"), 1, 15),
     "non-saturating, batch norm, first bias": (dict(discriminator_norm="batch", first_bias=True), 18, 25),
-    "non-saturating, nothing else": (dict(), 12, 25),
+    "non-saturating, nothing else": (dict(), 8, 25),
+    "non-saturating, noise": (dict(instance_noise=0.05), 14, 25),
     "hinge, spectral norm": (dict(loss="hinge", discriminator_norm="spectral", generator_lr=2e-4), 10, 25),
-    "Wasserstein, gradient penalty": (dict(loss="wasserstein", gradient_penalty=0.1, generator_lr=2e-4), 8, 25),
+    "Wasserstein, gradient penalty": (dict(loss="wasserstein", gradient_penalty=0.1, generator_lr=2e-4), 12, 25),
     "non-saturating, DRAGAN": (dict(dragan=1e-2), 20, 25),
     "non-saturating, R1": (dict(r1=1e-2), 20, 25),
     "least squares, R1": (dict(loss="least_squares", r1=1e-2), 20, 25),
