@@ -126,14 +126,17 @@ def training(config: ConfigDict, mode: str) -> measure.Run:
         z = torch.randn(config.batch_size, config.latent_dim, device=DEVICE)
         return generate(z if config.prior == "normal" else z.uniform_(-1, 1))
 
+    def logits(images: torch.Tensor) -> torch.Tensor:
+        noise = config.instance_noise
+        return discriminate(images + noise * torch.randn_like(images) if noise else images).float()
+
     def step() -> None:
         if mode == "cuda_graphs":
             torch.compiler.cudagraph_mark_step_begin()
         with autocast():
             images_real = batch.float() / 127.5 - 1
             images_fake = generated()
-            real, fake = discriminate(images_real), discriminate(images_fake.detach())
-            d_loss = loss(real.float(), ones) + loss(fake.float(), zeros)
+            d_loss = loss(logits(images_real), ones) + loss(logits(images_fake.detach()), zeros)
         discriminator_adam.zero_grad()
         d_loss.backward()
         discriminator_adam.step()
@@ -141,7 +144,7 @@ def training(config: ConfigDict, mode: str) -> measure.Run:
         with autocast():
             if config.fresh_z:
                 images_fake = generated()
-            g_loss = loss(discriminate(images_fake).float(), ones)
+            g_loss = loss(logits(images_fake), ones)
         generator_adam.zero_grad()
         g_loss.backward()
         generator_adam.step()

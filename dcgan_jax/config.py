@@ -47,7 +47,7 @@ SVHN_RELEASED = dict(width=64, prior="normal", generator_lr=5e-4, discriminator_
 # see the contrast of a batch, and cannot learn all images by heart; learning rates that this then allows and that fall at
 # the end; and an average over many steps.
 STABLE: dict[str, Any] = dict(
-    first_bias=True, instance_noise=0.2, generator_lr=5e-4, discriminator_lr=5e-4,
+    first_bias=True, instance_noise=0.1, generator_lr=5e-4, discriminator_lr=5e-4,
     lr_decay_share=0.5, ema_half_life=500_000,
 )  # fmt: skip
 

@@ -336,7 +336,7 @@ def test_a_run_that_gets_worse_again_and_again_is_given_up_with_other_advice(tmp
     assert "discriminator_lr 6.25e-05 instead of 0.000125" in done.stderr
     told = done.stderr.splitlines()[-1]
     assert "after 3 rollbacks; the checkpoint of step 160 is from before (--step=160)" in told
-    assert "a higher --config.instance_noise than 0.2, or a lower --config.discriminator_lr than" in told
+    assert "a higher --config.instance_noise than 0.1, or a lower --config.discriminator_lr than" in told
     assert "rollback" not in told.replace("after 3 rollbacks", "")
     assert checkpoint.best(workdir) == 160
     folders = {
