@@ -9,7 +9,7 @@ from dcgan_jax.inference import load
 
 
 def test_samples_are_digits_of_all_kinds(tmp_path):
-    fields = dict(image_size=16, width=16, num_steps=300, log_every=100)
+    fields = dict(image_size=16, width=16, num_steps=300, log_every=100, quality=False)
     flags = [f"--config.{name}={value}" for name, value in fields.items()]
     # The steps take longer than compiling them: so they are optimised, and on one device.
     done = launch("train", "--config=configs/digits.py", *flags, f"--workdir={tmp_path}/run", optimize=True)
