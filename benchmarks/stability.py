@@ -39,8 +39,7 @@ MEASURES = 10  # in a run, evenly spread; the last one is of the last step
 OF_ARCHITECTURES = 5  # measures of these, of which there are many
 SAMPLES = 5000  # for the classifier's FID; recall is taken on the first 2,000
 RECALLED = 2000
-COVERED = 0.1  # a class counts as covered with at least this share of what it has among the real images
-KEPT = ("d_loss", "g_loss", "d_accuracy_real", "d_accuracy_fake")  # the metrics in a line
+DIGITS = 5  # significant ones of measures in a line
 STEPS_PER_CALL = 10  # on accelerators
 ON_DEVICE = jax.default_backend() != "cpu"
 
@@ -72,7 +71,7 @@ class Judge:
         features = self._extractor(samples)
         fid = metrics.frechet_distance(moments_of(features.vectors), moments_of(self._real))
         least = float(np.min(_class_shares(features) / self._shares))
-        return values | {"fid": fid, "least_class": least, "covered": float(least >= COVERED)}, features
+        return values | {"fid": fid, "least_class": least}, features
 
     def recall(self, features: Features) -> dict[str, float]:
         """Precision, recall, density and coverage of 2,000 samples against as many real images."""
@@ -213,16 +212,27 @@ def train(runs: list[Run], places: dict[str, str], folder: Path, deadline: float
     about = {"device": jax.devices()[0].device_kind, "versions": versions(), "together": len(runs)}
     about["steps_per_sec"] = round(len(runs) * first.steps / progress.seconds, 2)
     return [
-        run._asdict() | {"curve": curve, "prdc": recalls, "config": settings(config_of(run, places))} | about
+        run._asdict()
+        | {"curve": rounded(curve), "prdc": rounded(recalls), "config": settings(config_of(run, places))}
+        | about
         for run, curve, recalls in zip(runs, progress.curves, progress.recalls, strict=True)
     ]
+
+
+def rounded(value: Any) -> Any:
+    """The same with floats of five significant digits."""
+    if isinstance(value, dict):
+        return {name: rounded(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [rounded(part) for part in value]
+    return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
 def measured(
     judge: Judge, config: ConfigDict, current: GANState, values: dict[str, float]
 ) -> tuple[dict[str, Any], Features | None]:
     """A point of a run's curve, and the features of its samples. values: the metrics of the last step."""
-    point: dict[str, Any] = {name: values[name] for name in KEPT}
+    point: dict[str, Any] = {"d_loss": values["d_loss"]}
     if not all(map(np.isfinite, values.values())):
         return point | {"finite": False}, None
     average = inference.recalibrate(config, jax.device_put(current.ema))

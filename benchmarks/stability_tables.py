@@ -27,6 +27,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 PAGE = measure.ROOT / "docs" / "stability.md"
+COVERED = 0.1  # a class counts as covered with at least this share of what it has among the real images
 FELL = 2.0  # a run has fallen over if its last FID is over so many times its best
 BEFORE = 200  # healthy lines before the first measure, so that the alarm is armed
 CONFIDENCE = 1.96  # standard deviations of a 95% interval
@@ -37,7 +38,12 @@ Line = dict[str, Any]
 def survived(line: Line) -> bool:
     """Whether a run ended finite, with all classes covered if there are labels, and with at most twice its best."""
     end = line["curve"][-1]
-    return bool(end["finite"] and end.get("covered", True) and last(line) <= FELL * best(line))
+    return bool(end["finite"] and covered(line) and last(line) <= FELL * best(line))
+
+
+def covered(line: Line) -> bool:
+    """Whether all classes are among the last samples, if there are labels."""
+    return line["curve"][-1].get("least_class", 1.0) >= COVERED
 
 
 def measure_of(line: Line) -> str:
@@ -140,7 +146,7 @@ def of_architectures(lines: list[Line]) -> str:
     for (images,), runs in grouped(lines, "images"):
         bar = FELL * min(last(run) for run in runs)
         for (method,), own in grouped(runs, "method"):
-            good = [run for run in own if run["curve"][-1].get("covered") and last(run) <= bar]
+            good = [run for run in own if covered(run) and last(run) <= bar]
             low, high = wilson(len(good), len(own))
             fids = sorted(last(run) for run in own)
             rows.append(
