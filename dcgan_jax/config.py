@@ -38,6 +38,7 @@ MNIST_FAST = dict(
     lr_decay_steps=15_000,
     lr_decay_share=0.0,
     ema_half_life=0,
+    ema_rampup=0.05,
 )
 MNIST_DENSE = dict(convolutional=False, dense=(1024, 1024))
 # The network whose weights the authors released.
@@ -48,7 +49,7 @@ SVHN_RELEASED = dict(width=64, prior="normal", generator_lr=5e-4, discriminator_
 # the end; and an average over many steps.
 STABLE: dict[str, Any] = dict(
     first_bias=True, instance_noise=0.1, generator_lr=5e-4, discriminator_lr=5e-4,
-    lr_decay_share=0.5, ema_half_life=500_000,
+    lr_decay_share=0.5, ema_half_life=500_000, ema_rampup=0.1,
 )  # fmt: skip
 
 # 'default': 'stable', with what the data set changes.

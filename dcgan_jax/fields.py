@@ -125,7 +125,8 @@ SECTIONS: dict[str, dict[str, Field]] = {
         "lr_warmup_steps": Field(0, "over this many first steps both learning rates rise linearly from zero", NOT_NEGATIVE),
         "fresh_z": Field(False, "True: the generator learns from a z of its own, as in the paper's code"),
         "ema_decay": Field(0.999, "moving average of the generator, from which images are made; 0: its latest weights", BELOW_1),
-        "ema_half_life": Field(0, "in place of ema_decay: half of the average's weight lies on the last so many images, or the last twentieth of all so far if these are fewer; 0: ema_decay", NOT_NEGATIVE),
+        "ema_half_life": Field(0, "in place of ema_decay: half of the average's weight lies on the last so many images, or ema_rampup of all so far if these are fewer; 0: ema_decay", NOT_NEGATIVE),
+        "ema_rampup": Field(0.05, "the largest share of all images so far that ema_half_life may be", SHARE),
         # float64 is for tests of exactness; JAX computes in it only with JAX_ENABLE_X64=1.
         "dtype": Field("float32", "dtype of activations (parameters and statistics stay float32)", one_of("float32", "bfloat16", "float64")),
     },

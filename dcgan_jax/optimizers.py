@@ -12,7 +12,6 @@ from dcgan_jax.fields import GRADIENT_PENALTIES
 
 Tree = Any
 
-HALF_LIFE_SHARE = 0.05  # of the images seen so far, at most, in `average_decay`
 
 
 class Optimizers(NamedTuple):
@@ -101,14 +100,14 @@ def average_decay(config: ConfigDict) -> optax.Schedule:
     """The share of the old value in a step of the moving average, by the number of completed steps.
 
     `ema_half_life`, in images: half of the weight lies on the steps with the last so many images, or with the last
-    twentieth of all images so far if these are fewer (Karras et al. 2020). Otherwise `ema_decay`, or
+    `ema_rampup` of all images so far if these are fewer (Karras et al. 2020). Otherwise `ema_decay`, or
     (1 + step) / (10 + step) as long as this is less (TensorFlow's ExponentialMovingAverage). With both, a short run
     forgets its random initial weights.
     """
 
     def by_half_life(step: Array) -> Array:
         seen = config.batch_size * (step + 1).astype(jnp.float32)
-        half_life = jnp.minimum(config.ema_half_life, HALF_LIFE_SHARE * seen)
+        half_life = jnp.minimum(config.ema_half_life, config.ema_rampup * seen)
         return 0.5 ** (config.batch_size / half_life)
 
     def by_decay(step: Array) -> Array:

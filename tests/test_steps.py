@@ -268,9 +268,9 @@ def test_the_moving_average_starts_at_once_and_slows_down(tiny):
     assert keep(10**6, ema_decay=0.999) == pytest.approx(0.999)
     assert keep(10**6, ema_decay=0.0) == 0
     # By half-life: what was there before as many images as the half-life counts half as much; at the start, those
-    # before the last twentieth of all.
+    # before the last `ema_rampup` of all.
     assert keep(10**6, ema_half_life=800) ** (800 / 8) == pytest.approx(0.5, rel=1e-5)
-    assert keep(99, ema_half_life=800) ** (0.05 * 100) == pytest.approx(0.5, rel=1e-5)
+    assert keep(99, ema_half_life=800, ema_rampup=0.2) ** (0.2 * 100) == pytest.approx(0.5, rel=1e-5)
     ones, zeros = {"w": jnp.ones(3)}, {"w": jnp.zeros(3)}
     assert optimizers.moving_average(ones, zeros, jnp.float32(0.75))["w"][0] == 0.75
 
