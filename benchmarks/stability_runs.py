@@ -116,6 +116,7 @@ TINY = {"width": 16}
 SMALL = {"width": 32}
 LARGE = {"width": 64}
 BOTH = ["torch", "stable"]
+SHORT = {"ema_rampup": 0.05}  # the average of 'stable' when these runs were made
 EXPERIMENTS: dict[str, list[Run]] = {
     "search": product("search", "cifar10_16", [name for name in METHODS if name not in RECIPES], 3000, 1, **SMALL),
     # All networks see as many images: the batch of 'paper' is twice as large.
@@ -128,39 +129,50 @@ EXPERIMENTS: dict[str, list[Run]] = {
         *product("seeds", "fashion_mnist", ["paper"], 2000, 3, **TINY),
         *product("seeds", "cifar10_16", ["paper"], 4000, 3, **SMALL),
     ],
+    "average": [
+        *product("average", "digits", ["stable"], 2000, 10, **TINY, **SHORT),
+        *product("average", "cifar10_16", ["stable"], 8000, 3, **SMALL, **SHORT),
+        *product("average", "faces", ["stable"], 1500, 1, **TINY, **SHORT),
+        *product("average", "faces", ["stable"], 4000, 1, **TINY, **SHORT),
+        *product("average", "fashion_mnist", ["stable"], 4000, 1, **TINY, **SHORT),
+    ],
     "noise": [
-        *product("noise", "digits", ["stable"], 2000, 10, **TINY, instance_noise=0.0),
-        *product("noise", "digits", ["stable"], 2000, 3, **TINY, instance_noise=0.05),
-        *product("noise", "digits", ["stable"], 2000, 10, **TINY, instance_noise=0.2),
-        *product("noise", "cifar10_16", ["stable"], 8000, 3, **SMALL, instance_noise=0.0),
-        *product("noise", "cifar10_16", ["stable"], 8000, 3, **SMALL, instance_noise=0.2),
-        *product("noise", "fashion_mnist", ["stable"], 4000, 1, **TINY, instance_noise=0.0),
-        *product("noise", "fashion_mnist", ["stable"], 4000, 1, **TINY, instance_noise=0.2),
-        *product("noise", "faces", ["stable"], 1500, 1, **TINY, instance_noise=0.0),
-        *product("noise", "faces", ["stable"], 1500, 1, **TINY, instance_noise=0.2),
-        *product("noise", "cifar10_32", ["stable"], 50_000, 3, **LARGE, dtype="bfloat16", instance_noise=0.2),
-        *product("noise", "cifar10_32", ["stable"], 50_000, 1, **LARGE, dtype="bfloat16", instance_noise=0.4),
+        *product("noise", "digits", ["stable"], 2000, 10, **TINY, **SHORT, instance_noise=0.0),
+        *product("noise", "digits", ["stable"], 2000, 3, **TINY, **SHORT, instance_noise=0.05),
+        *product("noise", "digits", ["stable"], 2000, 10, **TINY, **SHORT, instance_noise=0.2),
+        *product("noise", "cifar10_16", ["stable"], 8000, 3, **SMALL, **SHORT, instance_noise=0.0),
+        *product("noise", "cifar10_16", ["stable"], 8000, 3, **SMALL, **SHORT, instance_noise=0.2),
+        *product("noise", "fashion_mnist", ["stable"], 4000, 1, **TINY, **SHORT, instance_noise=0.0),
+        *product("noise", "fashion_mnist", ["stable"], 4000, 1, **TINY, **SHORT, instance_noise=0.2),
+        *product("noise", "faces", ["stable"], 1500, 1, **TINY, **SHORT, instance_noise=0.0),
+        *product("noise", "faces", ["stable"], 1500, 1, **TINY, **SHORT, instance_noise=0.2),
+        *product("noise", "cifar10_32", ["stable"], 50_000, 3, **LARGE, **SHORT, dtype="bfloat16", instance_noise=0.2),
+        *product("noise", "cifar10_32", ["stable"], 50_000, 1, **LARGE, **SHORT, dtype="bfloat16", instance_noise=0.4),
     ],
     "parts": [
-        *product("parts", "cifar10_16", ["stable"], 8000, 1, **SMALL, first_bias=False),
-        *product("parts", "cifar10_16", ["stable"], 8000, 1, **SMALL, generator_lr=2e-4, discriminator_lr=2e-4),
-        *product("parts", "cifar10_16", ["stable"], 8000, 1, **SMALL, lr_decay_share=0.0),
-        *product("parts", "cifar10_16", ["stable"], 8000, 1, **SMALL, ema_half_life=0),
+        *product("parts", "cifar10_16", ["stable"], 8000, 1, **SMALL, **SHORT, first_bias=False),
+        *product(
+            "parts", "cifar10_16", ["stable"], 8000, 1, **SMALL, **SHORT, generator_lr=2e-4, discriminator_lr=2e-4
+        ),
+        *product("parts", "cifar10_16", ["stable"], 8000, 1, **SMALL, **SHORT, lr_decay_share=0.0),
+        *product("parts", "cifar10_16", ["stable"], 8000, 1, **SMALL, **SHORT, ema_half_life=0),
         *product("parts", "cifar10_16", ["torch"], 8000, 1, **SMALL, first_bias=True),
     ],
     "data": [
         *(run for share in SHARES for run in product("data", f"cifar10_16_{share}", BOTH, 8000, 1, **SMALL)),
-        *product("data", "cifar10_16_tenth", ["stable"], 8000, 1, **SMALL, instance_noise=0.0),
-        *product("data", "cifar10_16_tenth", ["stable"], 8000, 1, **SMALL, instance_noise=0.2),
-        *product("data", "cifar10_16_hundredth", ["stable"], 8000, 1, **SMALL, instance_noise=0.0),
-        *product("data", "cifar10_16_hundredth", ["stable"], 8000, 1, **SMALL, instance_noise=0.2),
+        *product("data", "cifar10_16_tenth", ["stable"], 8000, 1, **SMALL, **SHORT, instance_noise=0.0),
+        *product("data", "cifar10_16_tenth", ["stable"], 8000, 1, **SMALL, **SHORT, instance_noise=0.2),
+        *product("data", "cifar10_16_hundredth", ["stable"], 8000, 1, **SMALL, **SHORT, instance_noise=0.0),
+        *product("data", "cifar10_16_hundredth", ["stable"], 8000, 1, **SMALL, **SHORT, instance_noise=0.2),
     ],
     "length": [
         *product("length", "cifar10_16", BOTH, 40_000, 1, **SMALL),
-        *product("length", "cifar10_16", ["stable"], 40_000, 1, **SMALL, instance_noise=0.0),
+        *product("length", "cifar10_16", ["stable"], 40_000, 1, **SMALL, **SHORT, instance_noise=0.0),
         *product("length", "faces", ["stable"], 4000, 1, **TINY),
-        *product("length", "faces", ["stable"], 4000, 1, **TINY, instance_noise=0.2),
-        *product("length", "cifar10_16", ["stable"], 40_000, 1, **SMALL, instance_noise=0.0, augment="translation"),
+        *product("length", "faces", ["stable"], 4000, 1, **TINY, **SHORT, instance_noise=0.2),
+        *product(
+            "length", "cifar10_16", ["stable"], 40_000, 1, **SMALL, **SHORT, instance_noise=0.0, augment="translation"
+        ),
     ],
     "batch": [
         run
