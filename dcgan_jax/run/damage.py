@@ -18,10 +18,10 @@ from dcgan_jax.runtime.versions import versions
 # Orbax writes JSON: our meta, and the tree of arrays, whose keys are those of dictionaries (2) and whose leaves are
 # arrays or empty dictionaries.
 META, DESCRIPTION = "meta/metadata", "state/_METADATA"
-OLD_ARRAYS = "state/checkpoint"  # where older formats than ours have arrays; orbax reads such a file if there is one
+OLD_ARRAYS = "state/checkpoint"  # where formats older than ours have arrays; orbax reads it if it is there
 DICTIONARY_KEY, LEAVES = 2, {"np.ndarray", "Dict"}
-# Tensorstore's errors are ValueErrors with a status (none is INVALID_ARGUMENT), what it was doing and, if the system has
-# refused something, the system's number.
+# Tensorstore's errors are ValueErrors with a status (none is INVALID_ARGUMENT), what it was doing and, if the system
+# has refused something, the system's number.
 STATUS = re.compile(r"([A-Z]+(?:_[A-Z]+)*): ")
 SYSTEM_ERROR = re.compile(r"\[os_error_code='(\d+)'\]")
 DETAILS = re.compile(r" \[\w+='.*")

@@ -22,7 +22,10 @@ def open_closed() -> None:
 
 def forgive_closed_pipes() -> None:
     """From now on what is printed for a reader that has left (`| head -1`) is lost, without an error."""
-    sys.stdout, sys.stderr = _forgiving(sys.stdout), _forgiving(sys.stderr)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is getattr(sys, f"__{name}__"):  # and not what a test has put there
+            setattr(sys, name, _forgiving(stream))
 
 
 class _Pipe(io.FileIO):
@@ -33,9 +36,7 @@ class _Pipe(io.FileIO):
             return len(content)
 
 
-def _forgiving(stream: TextIO) -> TextIO:
-    if not isinstance(stream, io.TextIOWrapper):
-        return stream  # not one of the process, as in a test
+def _forgiving(stream: io.TextIOWrapper) -> TextIO:
     with suppress(BrokenPipeError):
         stream.flush()
     pipe = _Pipe(stream.fileno(), "w", closefd=False)
