@@ -42,6 +42,7 @@ def train(
     `workdir` cannot be written to any more, and Preempted after SIGTERM or SIGINT, with everything saved. What one of
     several processes raises before training, all raise.
     """
+    devices.check()
     with report_lost_processes(), ExitStack() as held:
         config = validated(config)
         first = jax.process_index() == 0

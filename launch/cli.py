@@ -14,6 +14,7 @@ from typing import NoReturn
 from absl import flags
 
 from dcgan_jax.fields import help_text
+from dcgan_jax.runtime import streams
 from dcgan_jax.runtime.errors import TrainingError, UserError, writable_path
 from dcgan_jax.runtime.signals import INTERRUPTED
 
@@ -33,8 +34,10 @@ def run(
 
     0: done. 2: a mistake of the user's, printed in one line. 1: a failure of training, or a full disk. Otherwise: what
     `main` returns. check: called with the arguments before absl parses them. names: one of them must be the first
-    argument, and is passed to `main`.
+    argument, and is passed to `main`. Nobody needs to read what is printed: a closed stream changes no code.
     """
+    streams.open_closed()
+    streams.forgive_closed_pipes()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("dcgan_jax").setLevel(logging.INFO)
     if {"-h", "--help"} & set(sys.argv[1:]):

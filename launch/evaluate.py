@@ -9,6 +9,8 @@ DIR/evaluation.jsonl, and drawn in DIR/evaluation/. The real images are those of
 The second form compares any two sets of images: folders, zips or tars of files, .npz or .npy, prepared sets.
 """
 
+import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from dcgan_jax.evaluation.evaluate import Evaluator
     from dcgan_jax.evaluation.features import Reader
     from dcgan_jax.inference import TrainedGAN
+
+log = logging.getLogger("dcgan_jax")
 
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory, such as runs/digits")
 METRICS = flags.DEFINE_string("metrics", None, "metrics, such as fid50k_train,prdc10k_train")
@@ -67,15 +71,17 @@ def measure(workdir: Path) -> None:
     with rename_field("--data", "config.data.path"), rename_field("--test", "config.data.test"):
         evaluator = evaluate.from_config(config, METRICS.value, FEATURES.value, weights=WEIGHTS.value, seed=SEED.value)
     for step in steps:
-        gan = load(workdir, step)
+        loaded = _load(workdir, step)
+        if loaded is None:
+            continue
 
-        def read(indices: np.ndarray, gan: "TrainedGAN" = gan) -> np.ndarray:
+        def read(indices: np.ndarray, gan: "TrainedGAN" = loaded) -> np.ndarray:
             return gan.sample_at(indices, SEED.value)
 
-        lines = evaluator(read, step=gan.step)
+        lines = evaluator(read, step=step)
         if jax.process_index() == 0:
             files.append_lines(workdir / report.NAME, lines)
-            monitor.add_scalars(workdir / "tensorboard", gan.step, {line["metric"]: line["value"] for line in lines})
+            monitor.add_scalars(workdir / "tensorboard", step, {line["metric"]: line["value"] for line in lines})
             print_results(lines)
             for line in lines:
                 if "closest" in line:
@@ -105,16 +111,35 @@ def print_results(lines: list[dict]) -> None:
 
 def _steps(workdir: Path, newest: "TrainedGAN") -> list[int]:
     from dcgan_jax.run import checkpoint
+    from dcgan_jax.runtime.multihost import gather
 
     if STEP.value is None:
         return [newest.step]
     if STEP.value == "all":
-        return checkpoint.steps(workdir)
+        return json.loads(gather(json.dumps(checkpoint.steps(workdir)))[0])  # alike on all processes
     if STEP.value == "best":
         return [int(checkpoint.read(workdir, "best")[0]["step"])]
     if not STEP.value.isdecimal():
         raise UserError(f"--step: found {STEP.value!r}, expected a checkpoint's step, 'best' or 'all'")
     return [int(STEP.value)]
+
+
+def _load(workdir: Path, step: int) -> "TrainedGAN | None":
+    """The network of a step. Of all steps, None if a run that is training has removed it meanwhile."""
+    from dcgan_jax.inference import load
+    from dcgan_jax.run import checkpoint
+    from dcgan_jax.runtime.multihost import gather
+
+    gan = None
+    try:
+        gan = load(workdir, step)
+    except UserError:
+        if STEP.value != "all" or step in checkpoint.steps(workdir):
+            raise
+    if all(gather("found" if gan else "")):  # or no process measures it
+        return gan
+    log.warning("step %d: left out, as its checkpoint was removed meanwhile", step)
+    return None
 
 
 def _show_closest(line: dict, read: "Reader", evaluator: "Evaluator", folder: Path) -> None:

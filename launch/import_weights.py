@@ -31,6 +31,7 @@ STEP = flags.DEFINE_integer("step", 1, "step of the checkpoint, from which train
 def main() -> None:
     from dcgan_jax.evaluation.image_files import open_images
     from dcgan_jax.interop import imported, theano_networks, torch_file, torch_networks
+    from dcgan_jax.runtime import devices
 
     for flag, value in (("--format", FORMAT.value), ("--file", FILE.value), ("--out", OUT.value)):
         if not value:
@@ -43,6 +44,7 @@ def main() -> None:
     if FORMAT.value == "torch" and STRIDES.value:
         raise UserError("--strides: found some, expected none for torch, whose example has 2 everywhere")
     files.unused_path(OUT.value, "--out")
+    devices.check()
     if FORMAT.value == "theano":
         (file,) = FILE.value
         networks = theano_networks.convert(_arrays(file), f"--file {file!r}", _strides(), PRIOR.value)

@@ -27,6 +27,10 @@ def main() -> None:
     from dcgan_jax.data import prepared_path
 
     config = validate(configuration.from_flags()[0])
+    if DEDUPLICATE.value:
+        from dcgan_jax.runtime import devices  # with JAX, which takes a second to import
+
+        devices.check()
     if config.data.source == "prepared":
         path = prepared_path(config)
     else:
@@ -37,7 +41,7 @@ def main() -> None:
     verified = ", verified" if VERIFY.value else ""
     print(f"{path}: {len(image_set.images)} images of {image_set.images.shape[1:]}{verified}")
     if DEDUPLICATE.value:
-        from dcgan_jax.data import near_duplicates  # with JAX, which takes a second to import
+        from dcgan_jax.data import near_duplicates
         from dcgan_jax.runtime import compile_cache
 
         compile_cache.enable()

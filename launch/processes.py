@@ -13,10 +13,10 @@ START_TIMEOUT = flags.DEFINE_integer("start_timeout", 300, "seconds within which
 
 
 def start() -> None:
-    """Joins the processes. All print errors; process 0 alone prints progress."""
+    """Joins the processes, and looks for their devices. All print errors; process 0 alone prints progress."""
     import jax
 
-    from dcgan_jax.runtime import cluster
+    from dcgan_jax.runtime import cluster, devices
 
     cluster.start(
         coordinator=COORDINATOR.value,
@@ -24,5 +24,6 @@ def start() -> None:
         process_id=PROCESS_ID.value,
         timeout=START_TIMEOUT.value,
     )
+    devices.check()
     if jax.distributed.is_initialized() and jax.process_index() > 0:
         logging.getLogger("dcgan_jax").setLevel(logging.WARNING)

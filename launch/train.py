@@ -7,8 +7,10 @@ Several processes, on one machine or many, can train together: launch/README.md 
 
 import logging
 
+from dcgan_jax.runtime import streams
 from dcgan_jax.runtime.signals import STOPPED, Preempted, StopRequests
 
+streams.open_closed()
 # Before the imports, which take a second: a scheduler may ask to stop at any moment.
 REQUESTS = StopRequests(exits=True)
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +12,7 @@ from conftest import SMALL, call, launch
 from dcgan_jax import config as configuration
 from dcgan_jax import steps
 from dcgan_jax.fields import METRICS
-from dcgan_jax.run import checkpoint, collapse, hooks, prepare
+from dcgan_jax.run import checkpoint, collapse, hooks, prepare, reporter
 from dcgan_jax.run.collapse import BEGINNING, LINES, STEPS, WORSE_FACTOR, WORSE_MEASURES, Watch, history, retried
 from dcgan_jax.runtime import files
 
@@ -378,6 +379,15 @@ def test_by_default_a_collapse_is_a_warning(tmp_path, falling):
     assert done.stderr.count("training has become worse") == 1
     assert "Checkpoints from before step 220 may be better (--step=best); --config.on_collapse=rollback" in done.stderr
     assert [line["collapsed"] for line in lines(tmp_path / "run" / "metrics.jsonl")] == [0.0] * 12 + [1.0] * 8
+
+
+@pytest.mark.parametrize(("saved", "told"), [([20, 40], True), ([40], False), ([], False)])
+def test_earlier_checkpoints_are_advised_where_there_are_some(saved, told):
+    some = reporter.Reporter.__new__(reporter.Reporter)
+    some._config = configured()
+    output = SimpleNamespace(checkpoints=SimpleNamespace(steps=lambda: saved))
+    advice = some._advice(collapse.Collapsed(60, 40, "training has become worse"), output)
+    assert ("Checkpoints from before step 40" in advice) == ("rollback" in advice) == told
 
 
 def test_a_collapse_that_began_before_a_resume_is_noticed_where_the_straight_run_notices_it(tmp_path, falling):

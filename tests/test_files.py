@@ -3,6 +3,7 @@
 import pytest
 
 from dcgan_jax.runtime import files
+from dcgan_jax.runtime.errors import UserError, writable_path
 
 
 def contents(folder):
@@ -57,3 +58,14 @@ def test_a_line_that_was_cut_short_is_ended_first(tmp_path):
     path.write_text('{"a": 1}\n{"b"')
     files.append_lines(path, [{"c": 3}])
     assert path.read_text() == '{"a": 1}\n{"b"\n{"c": 3}\n'
+
+
+def test_a_link_to_something_that_is_not_there_is_told_as_that(tmp_path):
+    (tmp_path / "link").symlink_to("gone")
+    for path in (tmp_path / "link", tmp_path / "link" / "below"):
+        with pytest.raises(
+            UserError, match=r"--x: '.*link' is a link to 'gone', which is not there; mend the link, or "
+        ):
+            writable_path(path, "--x")
+    (tmp_path / "gone").mkdir()
+    assert writable_path(tmp_path / "link" / "below", "--x") == tmp_path / "link" / "below"

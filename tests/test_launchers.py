@@ -2,15 +2,18 @@
 
 import logging
 import os
+import shutil
 import signal
 import sys
 
+import jax
 import pytest
 from absl import flags
 from conftest import ROOT, SMALL, call, launch
 
-from dcgan_jax import train
+from dcgan_jax import inference, train
 from dcgan_jax.run import prepare
+from dcgan_jax.runtime import devices
 
 LAUNCHERS = [
     "evaluate",
@@ -74,6 +77,59 @@ def test_each_that_takes_a_step_takes_the_best(script, best_of_two, tmp_path):
     assert "expected a checkpoint's step, " in wrong.stderr
     done = call(script, *arguments, *flags, f"--workdir={best_of_two}", "--step=best")
     assert "the best checkpoint is that of step 1" in done.stderr, done.stderr
+
+
+def test_of_all_steps_those_that_are_gone_meanwhile_are_left_out(best_of_two, monkeypatch):
+    loading = inference.load
+
+    def pruned(workdir, step=None):
+        if step == 1:  # by a run that is training
+            shutil.rmtree(best_of_two / "checkpoints" / "1", ignore_errors=True)
+        return loading(workdir, step)
+
+    monkeypatch.setattr(inference, "load", pruned)
+    measuring = ("evaluate", *WITH_STEP["evaluate"], f"--workdir={best_of_two}")
+    done = call(*measuring, "--step=all")
+    assert done.returncode == 0, done.stderr
+    assert "step 1: left out, as its checkpoint was removed meanwhile" in done.stderr
+    assert "step 2  fid100_train" in done.stdout
+    assert call(*measuring, "--step=1").returncode == 2
+
+
+WITHOUT_A_DEVICE = {
+    "evaluate": ("--metrics=fid100", "--images=tests", "--images=tests"),
+    "export_weights": ("--format=torch", "--workdir={run}"),
+    "figure": ("walk", "--workdir={run}"),
+    "import_weights": ("--format=torch", "--file=x", "--out={run}/new"),
+    "nearest_neighbour": ("--workdir={run}",),
+    "prepare": (*SMALL, "--config.data.prepared={run}/prepared", "--deduplicate"),
+    "probe": ("--workdir={run}",),
+    "sample": ("--workdir={run}",),
+    "supervised": ("--workdir={run}",),
+    "train": (*SMALL, "--workdir={run}"),
+}
+
+
+@pytest.mark.parametrize("script", LAUNCHERS)
+def test_a_missing_device_is_one_line_and_nothing_is_written(script, straight_run, monkeypatch):
+    def missing():
+        raise AssertionError  # what JAX raises for JAX_PLATFORMS=cuda on a machine without
+
+    monkeypatch.setattr(jax, "local_devices", missing)
+    monkeypatch.setattr(devices, "_platforms", lambda: ["cpu"])
+    before = sorted(straight_run.rglob("*"))
+    done = call(script, *(argument.format(run=straight_run) for argument in WITHOUT_A_DEVICE[script]))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: JAX_PLATFORMS: found 'cpu', expected cpu, which is all that JAX finds here; ")
+    assert done.stderr.count("\n") == 1
+    assert sorted(straight_run.rglob("*")) == before
+
+
+def test_a_process_without_the_device_names_what_there_is(straight_run):
+    done = launch("sample", f"--workdir={straight_run}", JAX_PLATFORMS="cuda,gppu")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: JAX_PLATFORMS: found 'cuda,gppu', expected cpu, which is all that JAX finds")
+    assert done.stderr.count("\n") == 1
 
 
 def test_samples_of_the_best(best_of_two):

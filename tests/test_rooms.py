@@ -12,7 +12,7 @@ PACKAGE = ROOT / "dcgan_jax"
 LEVELS = [
     {"runtime.errors", "runtime.versions", "runtime.signals", "runtime.compile_cache", "runtime.malloc"},
     {"runtime.files", "ops.dtypes", "ops.pixels", "ops.chunks", "ops.winograd", "latent", "augment"},
-    {"runtime", "fields", "ops", "run.trees"},
+    {"runtime", "fields", "ops", "run.trees", "run.damage"},
     {"config"},
     {"models", "losses", "data", "optimizers"},
     {"state"},

@@ -7,7 +7,6 @@ tree is `step`, `generator/{params,batch_stats,opt_state}`, `discriminator/{para
 hosts can write it, and any can read it.
 """
 
-import errno
 import functools
 import json
 import logging
@@ -23,7 +22,9 @@ import orbax.checkpoint as ocp
 from flax import serialization
 
 from dcgan_jax.config import best_by, default_config
-from dcgan_jax.run import trees
+from dcgan_jax.run import damage, trees
+from dcgan_jax.run.damage import Damaged
+from dcgan_jax.runtime import devices
 from dcgan_jax.runtime.errors import TrainingError, UserError, local_path
 
 if TYPE_CHECKING:  # loading a network should not wait for the import of optax
@@ -33,12 +34,6 @@ log = logging.getLogger("dcgan_jax")
 
 Tree = Any
 ITEMS = ("state", "meta")
-# Errors of the system that say nothing about the content of a file.
-UNREADABLE = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
-
-
-class Damaged(UserError):
-    """A checkpoint that is not what was written."""
 
 
 class Checkpoints:
@@ -56,7 +51,7 @@ class Checkpoints:
             shutil.rmtree(unfinished, ignore_errors=True)
         self._retention = _Retention(keep, keep_best if best_metric else 0, best_metric, best_is)
         if best_metric:
-            self._retention.metrics |= {step: _metrics(self.directory / str(step)) for step in steps(workdir)}
+            self._retention.metrics |= {step: self._known_metrics(step) for step in steps(workdir)}
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._retention,
             create=False,
@@ -92,8 +87,9 @@ class Checkpoints:
                 shutil.rmtree(unfinished, ignore_errors=True)
             last = self.latest_step()
             kept = f"the checkpoint of step {last} is the last good one" if last else "there is no checkpoint yet"
+            why = damage.reason(error)
             raise TrainingError(
-                f"checkpoint: step {step} could not be saved in {str(self.directory)!r} ({_reason(error)}); {kept}. "
+                f"checkpoint: step {step} could not be saved in {str(self.directory)!r} ({why}); {kept}. "
                 "Make room, or make the folder writable again; then the same command resumes"
             ) from error
 
@@ -101,15 +97,25 @@ class Checkpoints:
         """The values of `best_metric` of all checkpoints that are or were there, by step."""
         return self._retention.measured(list(self._retention.metrics))
 
+    def steps(self) -> list[int]:
+        """The steps that are complete on disk, oldest first."""
+        return _finished(self.directory)
+
     def latest_step(self) -> int | None:
         """The newest step that is complete on disk, or None."""
-        finished = _finished(self.directory)
-        return finished[-1] if finished else None
+        return max(self.steps(), default=None)
 
     def close(self) -> None:
         """Waits for a save in progress. Its failure is not raised here: another error may be on its way."""
         self._thread.shutdown()
         self._manager.close()
+
+    def _known_metrics(self, step: int) -> dict[str, float] | None:
+        try:
+            return _metrics(self.directory / str(step))
+        except UserError as error:
+            log.warning("checkpoint: that of step %d stays, as its metrics cannot be read: %s", step, error)
+            return None
 
     def _write(self, step: int, tree: Tree, meta: dict[str, Any]) -> None:
         meta = json.loads(json.dumps(meta))
@@ -159,8 +165,15 @@ def best(workdir: str | Path, config: Mapping[str, Any] | None = None, among: li
     if config is None:
         config = default_config().to_dict() | read(workdir)[1]["config"]
     metric, best_is = best_by(config)
-    metrics = {step: _metrics(directory / str(step)) or {} for step in (among or steps(workdir))}
-    values = {step: own[metric] for step, own in metrics.items() if metric in own}
+    values: dict[int, float] = {}
+    for step in among or steps(workdir):
+        try:
+            own = _metrics(directory / str(step))
+        except Damaged as error:
+            log.warning("%s", error)
+            continue
+        if metric in own:
+            values[step] = own[metric]
     if not values:
         raise UserError(
             f"step: 'best' is by config.best_metric, {metric!r} in this run, which no checkpoint in {str(directory)!r} "
@@ -173,8 +186,10 @@ def read(workdir: str | Path, step: int | str | None = None) -> tuple[Tree, dict
     """State (nested dictionaries of numpy arrays) and meta of a checkpoint: of a step, of the `best`, or of the newest.
 
     If the newest is damaged, the log says so, and the one before it is read. Nothing in a checkpoint can make this run
-    code. Raises UserError if there is no run, no checkpoint, none of this step, or no undamaged one.
+    code. Raises UserError if there is no run, no checkpoint, none of this step, or no undamaged one, if the system
+    cannot read it, or there is no device that JAX may use.
     """
+    devices.check()
     where = str(local_path(workdir, "workdir"))
     available = steps(workdir)
     if not available:
@@ -194,9 +209,11 @@ def read(workdir: str | Path, step: int | str | None = None) -> tuple[Tree, dict
     for newest in reversed(available):
         try:
             return _read(directory, newest)
-        except Damaged as error:
+        except UserError as error:
             if newest not in steps(workdir):  # a training run has just replaced it by a newer one
                 return read(workdir)
+            if not isinstance(error, Damaged):
+                raise
             log.warning("%s", error)
     raise UserError(
         f"checkpoint: all in {str(directory)!r} are damaged ({', '.join(map(str, available))}); bring one back from a "
@@ -236,29 +253,26 @@ def _finished(directory: Path) -> list[int]:
 def _read(directory: Path, step: int) -> tuple[Tree, dict[str, Any]]:
     place = directory / str(step)
     _silence_orbax()
-    try:
+    with damage.told(place):
+        meta = damage.read_json(place, damage.META)
+        damage.read_json(place, damage.DESCRIPTION)
         # Without a manager, which would clean up the folder: a run may be training in it.
         handler = ocp.StandardCheckpointHandler(multiprocessing_options=_alone())
         with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as reader:
             tree = reader.restore(place / "state", args=ocp.args.StandardRestore())
-        meta = _read_meta(place)
-        if not {"config", "data"} <= meta.keys():
-            raise ValueError(f"its meta holds {', '.join(meta) or 'nothing'}, expected config and data")
-        if "sha256" not in meta:
-            log.warning("checkpoint: %s has no hash: an older version wrote it, and damage would go unnoticed", place)
-        elif meta["sha256"] != trees.digest(tree, meta):
-            raise ValueError("its content does not fit its hash")
-        if int(tree["step"]) != step:
-            raise ValueError(f"it holds step {int(tree['step'])}")
-    except Exception as error:  # orbax and its libraries raise anything on a damaged file
-        if getattr(error, "errno", None) in UNREADABLE or "PERMISSION_DENIED" in str(error):
-            raise UserError(
-                f"checkpoint: {str(place)!r} cannot be read ({_reason(error)}); mend that, and start again"
-            ) from error
-        raise Damaged(
-            f"checkpoint: {str(place)!r} is damaged ({_reason(error)}); move that folder away to use the one before"
-        ) from error
+        _check(place, step, tree, meta)
     return tree, meta
+
+
+def _check(place: Path, step: int, tree: Tree, meta: dict[str, Any]) -> None:
+    if not {"config", "data"} <= meta.keys():
+        raise Damaged(place, f"its meta holds {', '.join(meta) or 'nothing'}, expected config and data")
+    if "sha256" not in meta:
+        log.warning("checkpoint: %s has no hash: an older version wrote it, and damage would go unnoticed", place)
+    elif meta["sha256"] != trees.digest(tree, meta):
+        raise Damaged(place, "its content does not fit its hash")
+    if int(tree["step"]) != step:
+        raise Damaged(place, f"it holds step {int(tree['step'])}")
 
 
 @functools.cache
@@ -276,20 +290,9 @@ def _silence_orbax() -> None:
     sys.unraisablehook = silenced
 
 
-def _read_meta(place: Path) -> dict[str, Any]:
-    handler = ocp.JsonCheckpointHandler(multiprocessing_options=_alone())
-    with ocp.Checkpointer(handler, multiprocessing_options=_alone()) as reader:
-        return reader.restore(place / "meta", args=ocp.args.JsonRestore())
-
-
-def _metrics(place: Path) -> dict[str, float] | None:
-    try:
-        return dict(_read_meta(place).get("metrics", {}))
-    except Exception as error:
-        log.warning("checkpoint: %s stays: its metrics cannot be read (%s)", place, _reason(error))
-        return None
-
-
-def _reason(error: BaseException) -> str:
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return text if len(text) <= 200 else f"{text[:90]} ... {text[-100:]}"  # the end holds the system's own words
+def _metrics(place: Path) -> dict[str, float]:
+    with damage.told(place):
+        metrics = damage.read_json(place, damage.META).get("metrics", {})
+    if not isinstance(metrics, dict):
+        raise Damaged(place, "its metrics are no table")
+    return metrics

@@ -69,16 +69,16 @@ class Reporter:
             self._output.monitor.write_metrics(step, line, steps_per_second=rate, data_wait=data_wait)
         if collapsed and self._acts(step):
             raise collapsed
-        if collapsed and not self._warned:
-            log.warning("%s. %s", collapsed, self._advice(collapsed))
+        if collapsed and not self._warned and self._output:
+            log.warning("%s. %s", collapsed, self._advice(collapsed, self._output))
         self._warned = collapsed is not None
 
     def _acts(self, step: int) -> bool:
         action = self._config.on_collapse
         return action == "rollback" or (action == "stop" and step < self._config.num_steps)  # at the end it has stopped
 
-    def _advice(self, collapsed: collapse.Collapsed) -> str:
-        if not collapsed.since:
+    def _advice(self, collapsed: collapse.Collapsed, output: Output) -> str:
+        if not any(step < collapsed.since for step in output.checkpoints.steps()):
             return "Lower learning rates (--config.discriminator_lr) may help, in another --workdir"
         best = " (--step=best)" if best_by(self._config)[0] else ""
         better = f"Checkpoints from before step {collapsed.since} may be better{best}"

@@ -169,8 +169,10 @@ def _recorded_config(workdir: Path) -> dict[str, Any] | None:
     path = workdir / "config.json"
     try:
         recorded = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         recorded = None
+    except OSError as error:
+        raise UserError(f"workdir: {str(path)!r} cannot be read ({error}); mend that, and start again") from error
     if recorded is None and checkpoint.steps(workdir):
         recorded = checkpoint.read(workdir)[1]["config"]
     ours = isinstance(recorded, dict) and {"seed", "batch_size"} <= recorded.keys()

@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from typing import Any
 
@@ -42,8 +42,8 @@ def start(
     the only one, and nothing is done. timeout: seconds within which all must have joined.
 
     Raises UserError if the arguments do not fit together, or if there may be other processes but nothing says where,
-    and TrainingError if joining them fails: a job never falls apart into single runs. If not all processes join in
-    time, the process ends with code 1 and one line.
+    or there is no device, and TrainingError if joining them fails: a job never falls apart into single runs. If not all
+    processes join in time, the process ends with code 1 and one line.
     """
     given = {"--coordinator": coordinator, "--num_processes": num_processes, "--process_id": process_id}
     missing = [name for name, value in given.items() if value is None]
@@ -64,6 +64,7 @@ def start(
     )
     with _deadline(timeout, failure):
         _join(coordinator, num_processes, process_id, timeout)
+        devices.check()
         _check_processes(expected)
         # The first meeting of all in each kind of collective has a time limit of its own (30 s in gloo), so it is here.
         devices.meet()
@@ -140,7 +141,8 @@ def _deadline(seconds: float, message: str) -> Iterator[None]:
     """Ends the process with `message` and code 1 where the block takes longer, whatever it is waiting in."""
 
     def leave() -> None:
-        os.write(2, message.encode())
+        with suppress(OSError):  # nobody may be reading any more
+            os.write(2, message.encode())
         os._exit(1)
 
     timer = threading.Timer(seconds, leave)

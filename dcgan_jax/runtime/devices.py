@@ -3,17 +3,60 @@
 A replicated state has a leading axis, one entry a local device, all of them equal.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.extend import backend
 
 from dcgan_jax.runtime.errors import UserError
 
 Tree = Any
 AXIS = "replica"
+# What the user asks JAX for, by the names of the environment variables.
+ASKED = {"JAX_PLATFORMS": "jax_platforms", "JAX_PLATFORM_NAME": "jax_platform_name"}
+
+
+def check() -> None:
+    """Raises UserError unless JAX has a device of the kind that was asked for; costs nothing once it has one.
+
+    Of several processes each must have joined the others before.
+    """
+    try:
+        jax.local_devices()
+    except (RuntimeError, AssertionError, ValueError) as error:  # AssertionError: nothing was tried at all
+        raise UserError(_missing(str(error).strip())) from error
+
+
+def _missing(reason: str) -> str:
+    reason = re.sub(r"\n.*| \((set|you may) .*", "", reason, flags=re.DOTALL)  # JAX's own advice
+    told = f" ({reason[:200]})" if reason else ""
+    asked = {name: value for name, setting in ASKED.items() if (value := jax.config.values.get(setting))}
+    if not asked:
+        return f"devices: JAX finds none{told}; mend that, or set JAX_PLATFORMS=cpu to compute on the CPU"
+    there = _platforms()
+    name, value = next(iter(asked.items()))
+    expected = f"expected {' or '.join(there)}, which is all that JAX finds here" if there else "which JAX cannot use"
+    return f"{name}: found {value!r}, {expected}{told}; unset {name}, or set it to cpu to compute on the CPU"
+
+
+def _platforms() -> list[str]:
+    """The kinds of devices that JAX finds if it is asked for none."""
+    asked = {setting: jax.config.values.get(setting) for setting in ASKED.values()}
+    try:
+        for setting in asked:
+            jax.config.update(setting, "")
+        backend.clear_backends()
+        return sorted({device.platform for device in jax.local_devices()})
+    except Exception:  # a broken plugin may raise anything
+        return []
+    finally:  # nobody goes on with another device than was asked for
+        for setting, value in asked.items():
+            jax.config.update(setting, value)
+        backend.clear_backends()
 
 
 def meet() -> None:

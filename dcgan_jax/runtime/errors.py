@@ -31,7 +31,8 @@ def rename_field(name: str, field: str) -> Iterator[None]:
 def local_path(path: str | Path, name: str) -> Path:
     """The path with `~` expanded; `name` is the flag's or field's.
 
-    Raises UserError for one that cannot exist here: remote, of an unknown user, too long, behind a closed folder.
+    Raises UserError for one that cannot exist here: remote, of an unknown user, too long, behind a closed folder, or a
+    link to something that is not there.
     """
     if "://" in str(path):
         raise UserError(f"{name}: found {str(path)!r}, expected a local path; remote ones are not supported")
@@ -39,6 +40,12 @@ def local_path(path: str | Path, name: str) -> Path:
         expanded = Path(path).expanduser()
         expanded.stat()
     except FileNotFoundError:
+        broken = next(
+            (place for place in (expanded, *expanded.parents) if place.is_symlink() and not place.exists()), None
+        )
+        if broken:
+            link = f"{str(broken)!r} is a link to {str(broken.readlink())!r}, which is not there"
+            raise UserError(f"{name}: {link}; mend the link, or pass another path") from None
         return expanded
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{name}: {str(path)!r} cannot be used ({error}); pass another path") from error
