@@ -381,8 +381,10 @@ def test_a_new_class_is_told_as_other_images(tiny, tmp_path):
     config = tiny(num_classes=2)
     config.data.update(source="folder", path=str(tmp_path / "pets"))
     card = data.load_any(config).card
-    earlier = card | {"count": 2, "classes": ["1", "10"]}
-    with pytest.raises(UserError, match=r"\(count: 2 there, 3 here; classes: .*bring the old ones .*num_classes=3$"):
+    earlier = card | {"count": 2, "classes": ["1", "10"], "sha256": {"images": "0" * 64}}
+    with pytest.raises(
+        UserError, match=r"\(count: 2 there, 3 here; classes: .*bring the old ones back, or .*num_classes=3$"
+    ):
         prepare.prepare(config, tmp_path / "run", workdir_of_run.Claim(card=earlier))
     config.num_classes = 3
     earlier = card | {"classes": ["1", "10", "2"], "sha256": card["sha256"] | {"labels": "0" * 64}}

@@ -14,13 +14,14 @@ from dcgan_jax.data.contents import HEAD, described
 MAX_PIXELS = 2**27
 Image.init()  # loads Pillow's decoders; otherwise several threads would load them at the same time
 # Pillow's other formats run programs (EPS) or are not pictures.
-FORMATS = ["BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP"]
-FORMATS += [name for name, codec in (("AVIF", "avif"), ("JPEG2000", "jpg_2000")) if features.check(codec)]
+BASIC_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+OTHER_FORMATS = [name for name, codec in (("AVIF", "avif"), ("JPEG2000", "jpg_2000")) if features.check(codec)]
 if importlib.util.find_spec("pillow_heif"):  # the extra `heic`
     import pillow_heif
 
     pillow_heif.register_heif_opener()
-    FORMATS.append("HEIF")
+    OTHER_FORMATS.append("HEIF")
+FORMATS = (*BASIC_FORMATS, *OTHER_FORMATS)  # of which the others depend on what is installed
 # The endings of file names that stand for these formats, such as '.jpg'.
 EXTENSIONS = frozenset(ending for ending, name in Image.registered_extensions().items() if name in FORMATS)
 # A smaller picture (a tracking pixel of a web page, for example) shows nothing.

@@ -41,9 +41,7 @@ def _open_files(path: str, prepared: str) -> ImageSet:
         (first, first_name), (second, second_name) = list(sizes.items())[:2]
         raise UserError(
             f"--images: {path!r} holds images of {first[0]}x{first[1]} ({first_name}) and {second[0]}x{second[1]} "
-            f"({second_name}), expected one size; make one set of them (launch/prepare.py "
-            f"--config=configs/folder.py --config.image_size={first[1]},{first[0]} --config.data.path={path}), and pass "
-            "its folder"
+            f"({second_name}), expected one size; make one set of them with launch/prepare.py, and pass its folder"
         )
     for width, height in sizes:
         config.image_size = (height, width)

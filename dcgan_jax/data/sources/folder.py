@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dcgan_jax.data.contents import HEAD, described
-from dcgan_jax.data.images import EXTENSIONS, decode
+from dcgan_jax.data.images import EXTENSIONS, OTHER_FORMATS, decode
 from dcgan_jax.data.sources import celeba, layout
 from dcgan_jax.data.sources.layout import Classes
 from dcgan_jax.data.sources.source import Source, fingerprint
@@ -82,9 +82,12 @@ def open_source(config: ConfigDict) -> Source:
 
 
 def source_fingerprint(config: ConfigDict) -> str:
-    """Changes when a file is added, removed or written again. Raises UserError if the path does not exist."""
+    """Changes when a file is added, removed or written again, or if an archive may have more images that can be read.
+
+    Raises UserError if the path does not exist.
+    """
     path = _source_path(config.data.path)
-    files = [path]
+    files = [path, Path(f"also {' '.join(OTHER_FORMATS)}")]  # an archive may hold such images
     if path.is_dir():
         names = open_tree(path).names
         images = layout.take_split([name for name in names if _may_be_image(name)], config.data.split).names
