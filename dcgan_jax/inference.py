@@ -105,14 +105,15 @@ def _max_pool(maps: Array) -> Array:
 class TrainedGAN:
     """A generator (its moving average) and a discriminator after training, on the default device.
 
-    step: completed updates. config: the run's configuration. latent_dim: length of z.
+    step: completed updates. config: the run's configuration. latent_dim: length of z. classes: the names of the
+    labels of the images that it was trained on, () if they had none.
 
     Batch norm uses running statistics throughout: what comes out for one z or image depends on it alone.
     """
 
-    def __init__(self, config: ConfigDict, state: Tree):
+    def __init__(self, config: ConfigDict, state: Tree, classes: tuple[str, ...] = ()):
         """config: validated. state: the tree of a checkpoint (`dcgan_jax.run.checkpoint`); optimizers are not used."""
-        self.config = config
+        self.config, self.classes = config, classes
         self.step = int(state["step"])
         self.latent_dim: int = config.latent_dim
         self.generator, self.discriminator = models.from_config(config)
@@ -260,7 +261,7 @@ def load(workdir: str | Path, step: int | str | None = None) -> TrainedGAN:
     """
     compile_cache.enable()
     tree, meta = checkpoint.read(workdir, step)
-    return TrainedGAN(configured(meta, workdir), tree)
+    return TrainedGAN(configured(meta, workdir), tree, tuple((meta.get("data") or {}).get("classes") or ()))
 
 
 def untrained(config: ConfigDict, seed: int) -> TrainedGAN:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory, such as runs/celeba")
 STEP = flags.DEFINE(cli.StepParser(), "step", None, "step of the checkpoint, or 'best'; the newest by default")
 SEED = flags.DEFINE_integer("seed", 0, "seed of the samples", 0, cli.LARGEST_SEED)
-LABEL = flags.DEFINE_integer("label", None, "for a conditional network: the class of all samples")
+LABEL = flags.DEFINE_string("label", None, "for a conditional network: the class of all samples, by name or label")
 OUT = flags.DEFINE_string("out", None, "folder for the pictures; by default DIR/figures")
 NUM = flags.DEFINE_integer(
     "num",
@@ -78,22 +78,16 @@ def main(name: str) -> None:
     if WORKDIR.value is None:
         raise UserError("--workdir: missing, expected a run directory, such as runs/celeba")
     gan = load(WORKDIR.value, STEP.value)
-    classes = gan.config.num_classes
-    if classes and LABEL.value is None:
-        raise UserError(f"--label: missing, expected a class from 0 to {classes - 1}: this network is conditional")
-    if not classes and LABEL.value is not None:
-        raise UserError(f"--label: found {LABEL.value}, expected none: this network was trained without classes")
-    if classes and not 0 <= LABEL.value < classes:
-        raise UserError(f"--label: found {LABEL.value}, expected a class from 0 to {classes - 1}")
+    chosen = _label(gan)
     if not 0 <= NOISE.value <= MAX_NOISE:
         raise UserError(f"--noise: found {NOISE.value:g}, expected a number from 0 to {MAX_NOISE}")
     folder = writable_path(OUT.value or Path(WORKDIR.value) / "figures", "--out")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out: {str(folder)!r} is a file, expected a folder; pass another --out")
-    label = "" if LABEL.value is None else f"label {LABEL.value}"
+    label = "" if chosen is None else f"label {chosen}"
     origin = ", ".join(filter(None, (f"step {gan.step}", f"seed {SEED.value}", label)))
     ending = f"_step_{gan.step:08d}_seed_{SEED.value}{label and '_' + label.replace(' ', '_')}"
-    names, make = _plan(name, Samples(gan, SEED.value, LABEL.value))
+    names, make = _plan(name, Samples(gan, SEED.value, chosen))
     files = [folder / f"{each}{ending}.{kind}" for each in names for kind in ("png", "gif")]
     _refuse_existing(files)
     figures = make()
@@ -103,6 +97,18 @@ def main(name: str) -> None:
         print(pictures.draw(figure.rows, caption, folder / f"{each}{ending}.png", gaps=figure.gaps))
         if figure.frames is not None:
             print(pictures.animate(figure.frames, folder / f"{each}{ending}.gif"))
+
+
+def _label(gan: "TrainedGAN") -> int | None:
+    """The label that the flag names; None without classes."""
+    from dcgan_jax.data import label_of
+
+    classes = gan.config.num_classes
+    if classes and LABEL.value is None:
+        raise UserError(f"--label: missing, expected a class from 0 to {classes - 1}: this network is conditional")
+    if not classes and LABEL.value is not None:
+        raise UserError(f"--label: found {LABEL.value}, expected none: this network was trained without classes")
+    return label_of(LABEL.value, classes, gan.classes, "--label") if classes else None
 
 
 def _plan(name: str, samples: "Samples") -> "tuple[list[str], Callable[[], list[Figure]]]":

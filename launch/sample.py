@@ -5,6 +5,7 @@ grid: one picture of all images. png: a folder with one file per image. npz: one
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cli
 import numpy as np
@@ -12,6 +13,9 @@ from absl import flags
 from PIL import Image
 
 from dcgan_jax.runtime.errors import UserError, writable_path
+
+if TYPE_CHECKING:
+    from dcgan_jax.inference import TrainedGAN
 
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory, such as runs/digits")
 NUM = flags.DEFINE_integer("num", 64, "how many images", lower_bound=1)
@@ -22,7 +26,7 @@ OUT = flags.DEFINE_string("out", None, "file (grid, npz) or folder (png) to writ
 SEED = flags.DEFINE_integer("seed", 0, "seed of the images")
 STEP = flags.DEFINE(cli.StepParser(), "step", None, "step of the checkpoint, or 'best'; the newest by default")
 LABELS = flags.DEFINE_list(
-    "labels", None, "for a conditional network: labels to repeat in this order, such as 3 or 0,1,2"
+    "labels", None, "for a conditional network: classes to repeat in this order, by name or label, such as 3 or cat,dog"
 )
 
 
@@ -37,13 +41,14 @@ def main() -> None:
         raise UserError("--workdir: missing, expected a run directory, such as runs/digits")
     gan = load(WORKDIR.value, STEP.value)
     ending = {"grid": ".png", "png": "", "npz": ".npz"}[FORMAT.value]
-    labels = f"_labels_{'-'.join(LABELS.value)}" if LABELS.value else ""
+    chosen = _labels(gan)
+    labels = f"_labels_{'-'.join(map(str, chosen))}" if chosen else ""
     name = f"step_{gan.step:08d}_seed_{SEED.value}_num_{NUM.value}{labels}{ending}"
     out = writable_path(OUT.value or Path(WORKDIR.value) / "generated" / name, "--out")
     if out.exists():
         raise UserError(f"--out: {str(out)!r} exists, expected a new name; pass another --out, or remove it")
 
-    images = gan.sample(NUM.value, SEED.value, _labels(NUM.value))
+    images = gan.sample(NUM.value, SEED.value, np.resize(chosen, NUM.value) if chosen else None)
     out.parent.mkdir(parents=True, exist_ok=True)
     if FORMAT.value == "grid":
         grid(images).save(out, format="PNG")
@@ -58,13 +63,15 @@ def main() -> None:
     print(out)
 
 
-def _labels(num: int) -> np.ndarray | None:
-    if LABELS.value is None:
-        return None
-    try:
-        return np.resize([int(label) for label in LABELS.value], num)
-    except ValueError:
-        raise UserError(f"--labels: found {','.join(LABELS.value)!r}, expected whole numbers such as 0,1,2") from None
+def _labels(gan: "TrainedGAN") -> list[int]:
+    """The labels that the flag names, [] if there is none."""
+    from dcgan_jax.data import label_of
+
+    if not LABELS.value:
+        return []
+    if not gan.config.num_classes:
+        raise UserError(f"--labels: found {','.join(LABELS.value)}, expected none: it was trained without classes")
+    return [label_of(text, gan.config.num_classes, gan.classes, "--labels") for text in LABELS.value]
 
 
 if __name__ == "__main__":

@@ -291,13 +291,13 @@ def test_a_journal_without_its_images_is_not_believed(config, monkeypatch):
 
 def test_too_many_unreadable_images_are_told_after_a_kill_too(config, pictures, monkeypatch):
     for i in range(5):
-        (pictures / f"broken{i}.png").write_bytes(b"broken")
+        (pictures / "0" / f"broken{i}.png").write_bytes(b"broken")
     with monkeypatch.context() as patch:
         patch.setattr(decoding, "check_unreadable", lambda *arguments: None)
         patch.setattr(preparation, "_finish", None)
         with pytest.raises(TypeError):
             data.find_or_prepare(config)
-    with pytest.raises(UserError, match="5 of the first 305 images are unreadable"):
+    with pytest.raises(UserError, match="5 of 305 images cannot be read: 0/broken0"):
         data.find_or_prepare(config)
 
 

@@ -309,6 +309,11 @@ def test_a_conditional_network_makes_figures_of_a_class(conditional_run, tmp_pat
     done = call("figure", "walk", f"--workdir={conditional_run}", f"--out={tmp_path}", "--label=3")
     assert done.returncode == 0, done.stderr
     assert "label_3" in done.stdout
+    classes = load(conditional_run).classes
+    named = call("sample", f"--workdir={conditional_run}", f"--labels={classes[7]},{classes[2]}", f"--out={tmp_path}/x")
+    assert named.returncode == 0, named.stderr
+    wrong = call("sample", f"--workdir={conditional_run}", "--labels=nobody")
+    assert (wrong.returncode, f"one of {', '.join(classes)}" in wrong.stderr) == (2, True)
     missing = call("figure", "walk", f"--workdir={conditional_run}", f"--out={tmp_path}")
     assert (missing.returncode, "--label: missing" in missing.stderr) == (2, True)
 

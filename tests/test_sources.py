@@ -1,9 +1,11 @@
 """Where images come from: folders, archives, idx files, LSUN's lmdb."""
 
+import errno
 import gzip
 import io
 import logging
 import os
+import re
 import tarfile
 import zipfile
 
@@ -13,6 +15,7 @@ from PIL import Image
 
 from dcgan_jax import config as configuration
 from dcgan_jax import data
+from dcgan_jax.data import images
 from dcgan_jax.data.sources import celeba
 from dcgan_jax.runtime.errors import UserError
 
@@ -75,12 +78,45 @@ def test_an_unreadable_image_is_named_and_left_out(pictures, read, caplog):
     assert "Warning" not in caplog.text
 
 
-def test_more_than_one_in_a_hundred_unreadable_stops_and_leaves_nothing(pictures, read):
-    for i in range(3):
-        (pictures / f"broken{i}.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
-    with pytest.raises(UserError, match=r"3 of the first \d+ images .* of all 203"):
+def test_more_than_one_in_a_hundred_unreadable_are_all_told_and_leave_nothing(pictures, read):
+    for i in range(25):
+        (pictures / "cats" / f"broken{i:02d}.png").write_bytes(b"\x89PNG\r\n\x1a\n cut")
+    with pytest.raises(UserError, match=r"25 of 225 images cannot be read: cats/broken00\.png \(.*and 5 more") as error:
         read("folder", pictures)
+    assert all(f"broken{i:02d}.png" in str(error.value) for i in range(20))
+    assert "\n" not in str(error.value)
     assert not [path for path in read.prepared.iterdir() if path.is_dir()]
+    share = re.search(r"--config\.data\.unreadable=(\S+)", str(error.value)).group(1)
+    assert share == "0.12"
+    assert read("folder", pictures, unreadable=float(share)).card["left_out"] == 25
+
+
+def test_why_an_image_cannot_be_read_is_told(tmp_path, read, monkeypatch):
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "page.jpg").write_text("\n<!DOCTYPE html><title>Log in</title>")
+    (tmp_path / "pointer.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    (tmp_path / "text.gif").write_text("hello")
+    solid(RED).save(tmp_path / "whole.png")
+    opened = images.Image.open
+
+    def forbidden(file, **keywords):
+        if str(file).endswith("whole.png"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(file, **keywords)
+
+    monkeypatch.setattr(images.Image, "open", forbidden)
+    with pytest.raises(UserError, match="6 of 6") as error:
+        read("folder", tmp_path)
+    for name, reason in {
+        "empty.png": "empty file",
+        "gone.png": "a link to something that is not there",
+        "page.jpg": "a web page: download it again, with a browser if it needs a login or a confirmation",
+        "pointer.png": "a pointer of git-lfs: run git lfs pull in its repository",
+        "text.gif": "not an image of a kind that is read, or damaged",
+        "whole.png": "permission denied",
+    }.items():
+        assert f"{name} ({reason})" in str(error.value)
 
 
 def test_links_are_followed_once_and_pipes_are_not_waited_for(pictures, read, tmp_path_factory):
@@ -99,15 +135,40 @@ def test_a_truncated_jpeg_is_unreadable_and_not_half_grey(tmp_path, read):
     noise.save(tmp_path / "whole.jpg")
     whole = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "half.jpg").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="1 of the first 1 images"):
+    with pytest.raises(UserError, match=r"1 of 2 images cannot be read: half\.jpg \(image file is truncated"):
         read("folder", tmp_path)
 
 
-@pytest.mark.parametrize(("path", "told"), [("", "missing"), ("nowhere", "does not exist"), ("file", "is not")])
-def test_a_wrong_folder_is_told(tmp_path, monkeypatch, read, path, told):
+@pytest.mark.parametrize(
+    ("path", "content", "told"),
+    [
+        ("", b"", "missing"),
+        ("nowhere", None, "does not exist"),
+        ("file", b"", "is not a folder"),
+        ("faces.zip", b"<html><body>Quota exceeded", "is a web page.*download it again, with a browser"),
+        ("faces.tar", b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of git-lfs.*run git lfs pull"),
+        ("faces.rar", b"Rar!\x1a\x07\x01\x00", "is a RAR archive.*unpack it, and pass the folder"),
+        ("faces.7z", b"7z\xbc\xaf\x27\x1c\x00", "is a 7-Zip archive.*unpack it, and pass the folder"),
+        ("face.png", b"\x89PNG\r\n\x1a\n", "is one image.*pass its folder"),
+    ],
+)
+def test_a_wrong_folder_is_told(tmp_path, monkeypatch, read, path, content, told):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=told):
+    if path and content is not None:
+        (tmp_path / path).write_bytes(content)
+    with pytest.raises(UserError, match=told) as error:
+        read("folder", path)
+    assert "\n" not in str(error.value)
+
+
+def test_an_archive_that_may_not_be_read_is_told_as_such(pictures, read, tmp_path_factory, monkeypatch):
+    path = archived(pictures, "zip", tmp_path_factory.mktemp("archive") / "pets.zip")
+
+    def forbidden(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(type(path), "open", forbidden)
+    with pytest.raises(UserError, match=r"pets\.zip' cannot be read \(Permission denied\); make it readable"):
         read("folder", path)
 
 
@@ -188,7 +249,7 @@ def test_classes_without_labels_are_told(idx_folder, read_idx):
 
 
 def test_a_class_that_no_image_has_is_told(idx_folder, read_idx):
-    with pytest.raises(UserError, match=r"10 labels from 0 to 9, expected all from 0 to 11; pass .*num_classes=10"):
+    with pytest.raises(UserError, match=r"10 labels from 0 to 9 .*, expected all from 0 to 11; pass .*num_classes=10"):
         read_idx(idx_folder, num_classes=12)
     write_idx(idx_folder / "train-labels-idx1-ubyte.gz", np.where(np.arange(30) % 10 == 5, 6, np.arange(30) % 10))
     with pytest.raises(UserError, match="without a gap"):
@@ -270,7 +331,7 @@ def test_hard_links_in_a_tar_are_images(pictures, read, tmp_path_factory):
     path = tmp_path_factory.mktemp("archive") / "pets.tar"
     with tarfile.open(path, "w") as archive:
         archive.add(pictures, "pets")
-        member = tarfile.TarInfo("pets/again.png")
+        member = tarfile.TarInfo("pets/dogs/again.png")
         member.type, member.linkname = tarfile.LNKTYPE, "pets/dogs/part 0/000.PNG"
         archive.addfile(member)
     assert len(read("folder", path).images) == 201
@@ -294,7 +355,7 @@ def test_a_damaged_tar_does_not_pass_for_a_shorter_one(pictures, read, tmp_path_
 
 def test_a_program_called_png_is_not_run(pictures, read, tmp_path_factory, monkeypatch):
     # Pillow would hand this to Ghostscript.
-    (pictures / "evil.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\nshowpage\n")
+    (pictures / "dogs" / "evil.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\nshowpage\n")
     programs = tmp_path_factory.mktemp("programs")
     (programs / "gs").write_text(f"#!/bin/sh\ntouch {programs}/called\n")
     (programs / "gs").chmod(0o755)
@@ -308,7 +369,7 @@ def test_a_zip_that_unpacks_to_more_than_it_says_is_cut(tmp_path, read):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("bomb.bmp", bytes(2**26))
     path.write_bytes(path.read_bytes().replace((2**26).to_bytes(4, "little"), (1000).to_bytes(4, "little")))
-    with pytest.raises(UserError, match="unreadable"):
+    with pytest.raises(UserError, match=r"cannot be read: bomb\.bmp"):
         read("folder", path)
 
 
@@ -337,6 +398,28 @@ def test_celeba_comes_with_its_attributes(faces, read, monkeypatch):
     assert image_set.card["attributes"] == ["Smiling", "Male"]
     archive = archived(faces, "zip", faces.with_suffix(".zip"))
     np.testing.assert_array_equal(read("folder", archive, crop="celeba140").attributes, image_set.attributes)
+
+
+@pytest.mark.parametrize("where", ["inside", "beside"])
+@pytest.mark.parametrize("kind", ["zip", "folder"])
+def test_kaggles_table_of_attributes_is_read(faces, read, monkeypatch, where, kind):
+    monkeypatch.setattr(celeba, "COUNT", 5)
+    text = faces.parent / "list_attr_celeba.txt"
+    expected = read("folder", faces).attributes
+    _, titles, *rows = text.read_text().splitlines()
+    text.unlink()
+    root = faces.parent / "archive"
+    nested = root / "img_align_celeba" / "img_align_celeba"  # as Kaggle has it
+    nested.parent.mkdir(parents=True)
+    faces.rename(nested)
+    table = ["image_id," + ",".join(titles.split()), *(",".join(row.split()) for row in rows)]
+    (root / "list_attr_celeba.csv").write_bytes("\r\n".join(table).encode())
+    path = root if where == "inside" else nested
+    if kind == "zip":
+        path = archived(path, "zip", root / "archive.zip" if where == "inside" else root / "img_align_celeba.zip")
+    image_set = read("folder", path)
+    np.testing.assert_array_equal(image_set.attributes, expected)
+    assert image_set.card["attributes"] == ["Smiling", "Male"]
 
 
 def test_celeba_that_is_not_whole_is_told(faces, read, monkeypatch):

@@ -18,7 +18,7 @@ from conftest import ROOT, SMALL, call, launch
 from PIL import Image
 
 import dcgan_jax
-from dcgan_jax import steps, train
+from dcgan_jax import data, steps, train
 from dcgan_jax.run import checkpoint, prepare
 from dcgan_jax.run import workdir as workdir_of_run
 from dcgan_jax.runtime.errors import TrainingError, UserError
@@ -374,6 +374,25 @@ def test_a_workdir_that_cannot_be_is_told(tiny, tmp_path):
             train.train(tiny(), workdir)
 
 
+def test_a_new_class_is_told_as_other_images(tiny, tmp_path):
+    for name in ("1", "10", "2"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        Image.new("L", (16, 16), 99).save(tmp_path / "pets" / name / "0.png")
+    config = tiny(num_classes=2)
+    config.data.update(source="folder", path=str(tmp_path / "pets"))
+    card = data.load_any(config).card
+    earlier = card | {"count": 2, "classes": ["1", "10"], "sha256": {"images": "0" * 64}}
+    with pytest.raises(
+        UserError, match=r"\(count: 2 there, 3 here; classes: .*bring the old ones back, or .*num_classes=3$"
+    ):
+        prepare.prepare(config, tmp_path / "run", workdir_of_run.Claim(card=earlier))
+    config.num_classes = 3
+    earlier = card | {"classes": ["1", "10", "2"], "sha256": card["sha256"] | {"labels": "0" * 64}}
+    del earlier["reading"]
+    with pytest.raises(UserError, match=r"\(folders and archives are read by other rules now; classes: "):
+        prepare.prepare(config, tmp_path / "run", workdir_of_run.Claim(card=earlier))
+
+
 def test_images_that_have_changed_are_noticed(tiny, tmp_path, monkeypatch):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
@@ -385,7 +404,9 @@ def test_images_that_have_changed_are_noticed(tiny, tmp_path, monkeypatch):
     config.num_steps = 2
     record = (tmp_path / "run" / "config.json").read_bytes()
     Image.new("L", (16, 16), 99).save(pictures / "0.png")
-    with pytest.raises(UserError, match=r"sha256.*source=prepared --config\.data\.path=.*pictures-16x16x1-\w+, where"):
+    with pytest.raises(
+        UserError, match=r"\(other sha256 of images\); pass .*=prepared .*path=.*pictures-16x16x1-\w+, where"
+    ):
         train.train(config, tmp_path / "run")
     (pictures / "0.png").unlink()
     with pytest.raises(UserError, match="count: 8 there, 7 here"):

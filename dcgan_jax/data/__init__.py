@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 
+from dcgan_jax.data import checks, classes
 from dcgan_jax.data.batches import Batches, prefetch
 from dcgan_jax.data.buckets import open_prepared, prepared_path
+from dcgan_jax.data.classes import check_classes, label_of
 from dcgan_jax.data.preparation import find_or_prepare
-from dcgan_jax.data.prepared import ImageSet, cards, check_classes, open_set
+from dcgan_jax.data.prepared import ImageSet, cards, open_set
+from dcgan_jax.data.sources import folder
 from dcgan_jax.data.sources.folder import open_source
-from dcgan_jax.runtime.errors import UserError, rename_field
+from dcgan_jax.runtime.errors import rename_field
 
 __all__ = [
     "Batches",
@@ -18,8 +20,11 @@ __all__ = [
     "cards",
     "check_classes",
     "find_or_prepare",
+    "for_training",
     "held_out",
+    "label_of",
     "load",
+    "load_any",
     "open_set",
     "open_source",
     "prefetch",
@@ -30,17 +35,27 @@ __all__ = [
 def load(config: ConfigDict, *, labelled: bool = False) -> ImageSet:
     """The prepared images of a validated configuration; they are prepared first if necessary.
 
-    They have labels only if the configuration has classes. With `labelled`, for measures of quality, they have the
-    labels of the source, whatever these are.
+    They have labels only if the configuration has classes, and what is odd about them is told. With `labelled`, for
+    measures of quality, they have the labels of the source, whatever these are.
 
     Raises UserError if the source does not exist, cannot be read, has no image, or has labels that do not fit.
     """
-    image_set = open_prepared(config) if config.data.source == "prepared" else open_set(find_or_prepare(config))
-    if labelled:
-        return image_set
-    if not config.num_classes:
-        return image_set._replace(labels=None)
-    _check_labels(image_set.labels, config.num_classes)
+    image_set = load_any(config)
+    return classes.labelled(image_set, config.num_classes) if labelled else for_training(image_set, config)
+
+
+def load_any(config: ConfigDict) -> ImageSet:
+    """The prepared images of a validated configuration, with the labels that their source has. Raises as `load`."""
+    return open_prepared(config) if config.data.source == "prepared" else open_set(find_or_prepare(config))
+
+
+def for_training(image_set: ImageSet, config: ConfigDict) -> ImageSet:
+    """Images of `load_any` with the labels that the configuration asks for; their classes and what is odd are told.
+
+    Raises UserError if the labels do not fit.
+    """
+    image_set = classes.conditioned(image_set, config.num_classes)
+    checks.tell(image_set, config.batch_size)
     return image_set
 
 
@@ -48,7 +63,7 @@ def held_out(config: ConfigDict) -> ImageSet | None:
     """The held-out images of a validated configuration, with their labels; None if there are none.
 
     `config.data.test` takes the place of `data.path` (for tfds, of `data.split`). If it is empty, they are the split
-    'test' of tfds, the files t10k-... of idx, or the folder 'test' beside a folder 'train'.
+    'test' of tfds, the files t10k-... of idx, or the split 'test', else 'val', of folders or beside one.
 
     Raises UserError as `load` does, about `config.data.test`.
     """
@@ -58,30 +73,12 @@ def held_out(config: ConfigDict) -> ImageSet | None:
         config.data.split = name or "test"
         return load(config, labelled=True)
     if not name and config.data.source == "idx":
-        folder = path if path.is_dir() else path.parent
-        name = next((str(file) for file in sorted(folder.glob("t10k-images*"))), "")
-    if not name and config.data.source == "folder" and path.name == "train":
-        name = str(path.with_name("test")) if path.with_name("test").is_dir() else ""
+        place = path if path.is_dir() else path.parent
+        name = next((str(file) for file in sorted(place.glob("t10k-images*"))), "")
+    if config.data.source == "folder":
+        name, config.data.split = (name, "test") if name else folder.held_out(config) or ("", "")
     if not name:
         return None
     config.data.path = name
     with rename_field("config.data.test", "config.data.path"):
         return load(config, labelled=True)
-
-
-def _check_labels(labels: np.ndarray | None, num_classes: int) -> None:
-    if labels is None:
-        raise UserError(
-            f"config.num_classes: found {num_classes}, but the images have no labels, expected a folder for each class "
-            "(folder) or a labels file beside the images (idx); or pass --config.num_classes=0"
-        )
-    present = np.unique(labels)
-    if (len(present), present[0], present[-1]) != (num_classes, 0, num_classes - 1):
-        without_gap = len(present) > 1 and present[-1] == len(present) - 1
-        advice = (
-            f"pass --config.num_classes={len(present)}" if without_gap else "number the classes from 0 without a gap"
-        )
-        raise UserError(
-            f"config.num_classes: found {num_classes}, but the images have {len(present)} labels from {present[0]} to "
-            f"{present[-1]}, expected all from 0 to {num_classes - 1}; {advice}"
-        )

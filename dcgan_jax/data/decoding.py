@@ -4,6 +4,7 @@ Image i of the source is at index i of images.npy. done.jsonl has a line per fin
 images are unreadable.
 """
 
+import errno
 import functools
 import json
 import logging
@@ -20,26 +21,28 @@ import numpy as np
 from tqdm import tqdm
 
 from dcgan_jax.data import prepared
-from dcgan_jax.data.images import to_pixels
+from dcgan_jax.data.images import largest_of_16_bits, to_pixels
 from dcgan_jax.data.sources.source import Source
 from dcgan_jax.runtime import files
 from dcgan_jax.runtime.errors import UserError
 
 log = logging.getLogger("dcgan_jax")
 
-# A larger share of unreadable images stops the preparation: something must be wrong with all of them.
-MAX_UNREADABLE_SHARE = 0.01
-MAX_NAMED = 20  # unreadable images that the log names
+MAX_NAMED = 20  # unreadable images that are named
+# 16-bit greys that reach no further are nearly black when they are scaled to 8 bits: cameras fill 10 to 14 bits.
+DARK_GREY = 2**14
 MAX_PIECE = 256  # images in a piece
+CLOSED = (errno.EACCES, errno.EPERM)  # a file that this user may not read
 HEADER = 128  # bytes of an .npy file before the images
 
 
 class Piece(NamedTuple):
-    """A range of images that is finished, and the reasons why some of them are unreadable."""
+    """A range of images that is finished, why some of them are unreadable, and the largest of its 16-bit greys."""
 
     start: int
     stop: int
     unreadable: dict[int, str]
+    largest: int = 0
 
 
 def decode_all(partial: Path, source: Source, request: dict[str, Any], workers: int) -> list[Piece]:
@@ -68,9 +71,6 @@ def decode_all(partial: Path, source: Source, request: dict[str, Any], workers: 
                 done.append(piece)
                 files.append_lines(journal, [piece._asdict()])
                 bar.update(piece.stop - piece.start)
-                if piece.unreadable:
-                    _log_unreadable(source, piece, done)
-                    check_unreadable(partial, source, done)
     finally:
         pool.shutdown(cancel_futures=True)
         bar.close()
@@ -83,45 +83,64 @@ def _decode(descriptor: int, source: Source, request: dict[str, Any], piece: tup
     start, stop = piece
     shape = (*request["image_size"], request["channels"])
     pixels = np.zeros((stop - start, *shape), np.uint8)
-    unreadable = {}
+    unreadable, largest = {}, 0
     for index in range(start, stop):
         try:
             with source.read(index) as image:
+                largest = max(largest, largest_of_16_bits(image))
                 pixels[index - start] = to_pixels(image, shape[:2], shape[2], request["crop"])
         # Pillow's decoders raise many kinds of errors for damaged files, SyntaxError and struct.error among them.
         except Exception as error:
             # The image is not to blame for a failing disk, too many open files, or too little memory.
-            if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno):
+            if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in (None, *CLOSED)):
                 raise UserError(
                     f"config.data.path: {source.names[index]!r} cannot be read at present ({error!r}); repair that, "
                     "and the same command continues where it stopped"
                 ) from error
-            unreadable[index] = f"{type(error).__name__}: {error}"
+            unreadable[index] = _reason(error)
     view, offset = pixels.data.cast("B"), HEADER + start * pixels[0].nbytes
     while view:  # a write may be incomplete, for example just before the disk is full
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
     os.fsync(descriptor)
-    return Piece(start, stop, unreadable)
+    return Piece(start, stop, unreadable, largest)
 
 
-def _log_unreadable(source: Source, piece: Piece, done: list[Piece]) -> None:
-    """Logs the unreadable images of the last piece in `done`, up to MAX_NAMED of all pieces."""
-    already_logged = sum(len(other.unreadable) for other in done[:-1])
-    for index, reason in list(piece.unreadable.items())[: max(0, MAX_NAMED - already_logged)]:
-        log.warning("unreadable image, left out: %r (%s)", source.names[index], reason)
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in CLOSED:
+        return "permission denied"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
-def check_unreadable(partial: Path, source: Source, done: list[Piece]) -> None:
-    """Removes the folder and raises UserError if too many images are unreadable."""
-    reasons = [reason for piece in done for reason in piece.unreadable.values()]
+def check_unreadable(partial: Path, source: Source, done: list[Piece], share: float) -> None:
+    """Warns of the unreadable images, or if they are more than this share, removes the folder and raises UserError."""
+    reasons = {index: reason for piece in done for index, reason in piece.unreadable.items()}
     count = len(source.names)
-    if len(reasons) > MAX_UNREADABLE_SHARE * count:
-        shutil.rmtree(partial)
-        read = sum(piece.stop - piece.start for piece in done)
-        raise UserError(
-            f"config.data.path: {len(reasons)} of the first {read} images are unreadable (the last: {reasons[-1]}), "
-            f"expected at most {MAX_UNREADABLE_SHARE:.0%} of all {count}; repair or remove them, or pass another crop"
+    if not reasons:
+        return
+    named = ", ".join(f"{source.names[index]} ({reasons[index]})" for index in sorted(reasons)[:MAX_NAMED])
+    named += f" and {len(reasons) - MAX_NAMED} more" if len(reasons) > MAX_NAMED else ""
+    if len(reasons) / count <= share:
+        log.warning("%d of the %d images are unreadable and left out: %s", len(reasons), count, named)
+        return
+    shutil.rmtree(partial)
+    crop = "pass another --config.data.crop, " if any("crop=" in reason for reason in reasons.values()) else ""
+    more = f", or pass --config.data.unreadable={-(-100 * len(reasons) // count) / 100}" if len(reasons) < count else ""
+    raise UserError(
+        f"config.data.path: {len(reasons)} of {count} images cannot be read: {named}; expected at most {share:.3g} of "
+        f"all; {crop}remove or repair them{more}"
+    )
+
+
+def warn_of_dark_greys(done: list[Piece]) -> None:
+    """Warns if 16-bit greys reach no further than a small part of their range."""
+    largest = max((piece.largest for piece in done), default=0)
+    if 0 < largest < DARK_GREY:
+        log.warning(
+            "the 16-bit greys have values up to %d of 65535, so they are dark, with at most %d of 255; if that is not "
+            "meant, scale them to the whole range and prepare them again",
+            largest,
+            largest // 257,
         )
 
 

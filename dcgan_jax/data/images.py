@@ -1,17 +1,29 @@
 """One picture of any kind to the pixels that a network is trained on; many images as one picture."""
 
+import importlib.util
 import math
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError, features
+
+from dcgan_jax.data.contents import HEAD, described
 
 # A larger picture may be a decompression bomb: a small file that fills the memory when it is decoded.
 MAX_PIXELS = 2**27
-# Pillow's other formats run programs (EPS) or are not pictures.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 Image.init()  # loads Pillow's decoders; otherwise several threads would load them at the same time
+# Pillow's other formats run programs (EPS) or are not pictures.
+BASIC_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+OTHER_FORMATS = [name for name, codec in (("AVIF", "avif"), ("JPEG2000", "jpg_2000")) if features.check(codec)]
+if importlib.util.find_spec("pillow_heif"):  # the extra `heic`
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    OTHER_FORMATS.append("HEIF")
+FORMATS = (*BASIC_FORMATS, *OTHER_FORMATS)  # of which the others depend on what is installed
+# The endings of file names that stand for these formats, such as '.jpg'.
+EXTENSIONS = frozenset(ending for ending, name in Image.registered_extensions().items() if name in FORMATS)
 # A smaller picture (a tracking pixel of a web page, for example) shows nothing.
 MIN_SIDE = 4
 CELEBA_SIZE = (178, 218)  # width and height of CelebA's aligned faces
@@ -20,15 +32,36 @@ CELEBA_SIZE = (178, 218)  # width and height of CelebA's aligned faces
 def decode(file: Path | BinaryIO) -> Image.Image:
     """Opens a picture in one of `FORMATS`. Its pixels are not decoded yet.
 
-    Raises ValueError if the picture is too large or too small, and Pillow's errors if it cannot be read.
+    Raises ValueError if it is no picture, too large or too small, and Pillow's errors if it cannot be read.
     """
-    image = Image.open(file, formats=FORMATS)
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        raise ValueError(_not_a_picture(file)) from None
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ValueError(f"{width}x{height} pixels, expected at most {MAX_PIXELS} in all; shrink it")
     if min(image.size) < MIN_SIDE:
         raise ValueError(f"{width}x{height} pixels, expected at least {MIN_SIDE} a side")
     return image
+
+
+def _not_a_picture(file: Path | BinaryIO) -> str:
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            head = opened.read(HEAD)
+    else:
+        file.seek(0)
+        head = file.read(HEAD)
+    content = described(head)
+    return f"{content.what}: {content.advice}" if content else "not an image of a kind that is read, or damaged"
+
+
+def largest_of_16_bits(image: Image.Image) -> int:
+    """The largest value of a picture of 16-bit greys; 0 for any other picture."""
+    if image.mode != "I" and not image.mode.startswith("I;16"):
+        return 0
+    return int(np.asarray(image).max(initial=0))
 
 
 def to_pixels(image: Image.Image, image_size: tuple[int, int], channels: int, crop: str = "center") -> np.ndarray:

@@ -25,6 +25,10 @@ from dcgan_jax.runtime.errors import UserError, local_path
 
 log = logging.getLogger("dcgan_jax")
 
+# The rules by which a folder or archive is read: which files are images, and what their labels are. Sets of earlier
+# rules stay as they are, and are not taken for new ones.
+READING = 2
+
 
 def find_or_prepare(config: ConfigDict, workers: int | None = None) -> Path:
     """The folder of the prepared set of a validated configuration, in `config.data.prepared`; made if it is not there.
@@ -40,7 +44,9 @@ def find_or_prepare(config: ConfigDict, workers: int | None = None) -> Path:
     root = local_path(config.data.prepared, "config.data.prepared")
     request = _request(config)
     module = SOURCES[config.data.source]
-    earlier = _newest_match(root, request)
+    earlier = _newest_match(root, request)  # by whatever rules of reading
+    if config.data.source == "folder":
+        request["reading"] = READING
     if hasattr(module, "source_fingerprint"):
         if earlier and not Path(request["path"]).exists():
             log.info("%s no longer exists; taking what was prepared from it: %s", request["path"], earlier)
@@ -55,7 +61,7 @@ def find_or_prepare(config: ConfigDict, workers: int | None = None) -> Path:
     with prepared.building(path) as partial:
         if partial:
             _log_start(source, path)
-            _build(partial, source, request, workers or os.cpu_count() or 1)
+            _build(partial, source, request, workers or os.cpu_count() or 1, config.data.unreadable)
             if "fingerprint" in request and module.source_fingerprint(config) != request["fingerprint"]:
                 shutil.rmtree(partial)
                 raise UserError(
@@ -67,7 +73,7 @@ def find_or_prepare(config: ConfigDict, workers: int | None = None) -> Path:
 
 def _log_start(source: Source, path: Path) -> None:
     log.info("preparing %d images, once: %s", len(source.names), path)
-    if source.classes:
+    if source.classes and not source.sharded:
         more = ", ..." if len(source.classes) > 10 else ""
         log.info("labels: %d classes, %s%s", len(source.classes), ", ".join(source.classes[:10]), more)
 
@@ -79,7 +85,7 @@ def _request(config: ConfigDict) -> dict[str, Any]:
         "source": data.source,
         "path": str(local_path(data.path, "config.data.path").resolve()) if data.path else "",
         "name": data.name if data.source == "tfds" else "",
-        "split": data.split if data.source == "tfds" else "",
+        "split": data.split if data.source == "tfds" or (data.source == "folder" and data.split != "train") else "",
         "crop": data.crop,
         "resize": "lanczos",
         "image_size": list(config.image_size),
@@ -108,15 +114,13 @@ def _newest_match(root: Path, request: dict[str, Any]) -> Path | None:
     return max(matches)[1] if matches else None
 
 
-def _build(partial: Path, source: Source, request: dict[str, Any], workers: int) -> None:
+def _build(partial: Path, source: Source, request: dict[str, Any], workers: int, unreadable_share: float) -> None:
     shape = (*request["image_size"], request["channels"])
     if not (partial / "card.json").exists():
         done = decoding.decode_all(partial, source, request, workers)
-        decoding.check_unreadable(partial, source, done)
-        unreadable = {index: reason for piece in done for index, reason in piece.unreadable.items()}
-        if unreadable:
-            log.warning("%d of the %d images are unreadable and left out", len(unreadable), len(source.names))
-        _finish(partial, source, request, sorted(unreadable))
+        decoding.check_unreadable(partial, source, done, unreadable_share)
+        decoding.warn_of_dark_greys(done)
+        _finish(partial, source, request, sorted(index for piece in done for index in piece.unreadable))
     card = prepared.read_card(partial)
     with (partial / "images.npy").open("r+b") as file:
         file.truncate(decoding.HEADER + card["count"] * math.prod(shape))
@@ -144,6 +148,7 @@ def _finish(partial: Path, source: Source, request: dict[str, Any], unreadable: 
         "count": count,
         "left_out": len(unreadable),
         "classes": list(source.classes),
+        **({"sharded": True} if source.sharded else {}),
         "attributes": list(source.attribute_names),
         "sha256": hashes,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -43,17 +43,6 @@ class ImageSet(NamedTuple):
     attributes: np.ndarray | None = None
 
 
-def check_classes(name: str, known: dict[str, Any], other: dict[str, Any]) -> None:
-    """Raises UserError about the flag `name` if the classes on two cards differ: a label is the rank of a class."""
-    expected, classes = known.get("classes"), other.get("classes")
-    if expected and classes and expected != classes:
-        difference = sorted(set(expected) ^ set(classes))[:5]
-        raise UserError(
-            f"{name}: found {len(classes)} classes, expected the {len(expected)} of the training images; not in both: "
-            f"{', '.join(difference)}"
-        )
-
-
 def open_set(path: Path, *, verify: bool = False) -> ImageSet:
     """Opens the prepared set in a folder. `verify` compares arrays of any size with the hashes on the card.
 

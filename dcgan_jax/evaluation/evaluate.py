@@ -164,7 +164,9 @@ def from_image_sets(
     sizes = [images.images.shape[1:] for images in (fake, real)]
     if sizes[0] != sizes[1] and features != "inception":  # which resizes
         raise UserError(
-            f"--images: found generated images of {sizes[0]} and real ones of {sizes[1]}, expected one size"
+            f"--images: found generated images of {sizes[0]} and real ones of {sizes[1]}, expected one size; pass "
+            "--features=inception, which resizes them, or prepare both in one size (launch/prepare.py "
+            "--config=configs/folder.py --config.image_size=HEIGHT,WIDTH --config.data.path=...) and pass their folders"
         )
     extractor = extractors.by_name(features, real, weights=weights)
     return Evaluator(specs, extractor, {"train": Reference(real, extractor)})

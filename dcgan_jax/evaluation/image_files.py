@@ -46,7 +46,10 @@ def _open_files(path: str, prepared: str) -> ImageSet:
     for width, height in sizes:
         config.image_size = (height, width)
     config.channels = 1 if modes and modes <= {"1", "L", "LA", "I;16"} else 3
-    return open_set(find_or_prepare(config))
+    try:
+        return open_set(find_or_prepare(config))
+    except UserError as error:  # there is no flag for a field here
+        raise UserError(str(error).partition(", or pass --config.")[0]) from error
 
 
 def _open_array(file: Path) -> ImageSet:

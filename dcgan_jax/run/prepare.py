@@ -66,8 +66,9 @@ def prepare(config: ConfigDict, workdir: Path, claimed: Claim) -> Run:
     """Images and measures, checked against the run that is resumed."""
     image_set = _load_images(config)
     with fail_on_all():
-        if claimed.card:
-            check_data(image_set.card, claimed.card, workdir, Path(config.data.prepared).expanduser())
+        if claimed.card:  # first: of images that have changed, the classes may have changed too
+            check_data(image_set.card, claimed.card, workdir, config)
+        image_set = data.for_training(image_set, config)
         placed = dispatch.placement(config.data.placement, image_set.images.nbytes, config.data.device_share)
     check_equal({"config.data.placement": placed})
     evaluator = run_on_all(lambda: _evaluator(config))
@@ -83,8 +84,8 @@ def prepare(config: ConfigDict, workdir: Path, claimed: Claim) -> Run:
 def _load_images(config: ConfigDict) -> data.ImageSet:
     # Process 0 first: if the disk is shared, the others find what would collide if all prepared it at once.
     first = jax.process_index() == 0
-    loaded = run_on_all(lambda: data.load(config) if first else None)
-    image_set = run_on_all(lambda: loaded or data.load(config))
+    loaded = run_on_all(lambda: data.load_any(config) if first else None)
+    image_set = run_on_all(lambda: loaded or data.load_any(config))
     check_equal({f"data.{name}": image_set.card[name] for name in ("count", "sha256")})
     return image_set
 

@@ -126,24 +126,39 @@ def report_lost_folder(workdir: Path) -> Iterator[None]:
         ) from error
 
 
-def check_data(found: dict[str, Any], expected: dict[str, Any], workdir: Path, root: Path) -> None:
+def check_data(found: dict[str, Any], expected: dict[str, Any], workdir: Path, config: ConfigDict) -> None:
     """Raises UserError if the images, by their cards, are not those that the run in `workdir` was trained on.
 
-    It names the prepared set below `root` that has them, if there is one.
+    It names the prepared set in `config.data.prepared` that has them, if there is one.
     """
-    if any(found.get(name) != expected.get(name) for name in ("count", "sha256")):
-        names = [name for name in found if found[name] != expected.get(name) and name not in ("date", "fingerprint")]
-        differing = "; ".join(f"{name}: {expected.get(name)!r} there, {found[name]!r} here" for name in names)
-        kept = [path for path, card in data.cards(root) if card["sha256"] == expected.get("sha256")]
-        advice = (
-            f"pass --config.data.source=prepared --config.data.path={kept[0]}, where they are"
-            if kept
-            else ("bring them back")
-        )
-        raise UserError(
-            f"config.data: the images are not those that {str(workdir)!r} was trained on ({differing}); "
-            f"{advice}, or train in another --workdir"
-        )
+    if all(found.get(name) == expected.get(name) for name in ("count", "sha256")):
+        return
+    root, classes = Path(config.data.prepared).expanduser(), len(found.get("classes") or ())
+    kept = [path for path, card in data.cards(root) if card["sha256"] == expected.get("sha256")]
+    advice = (
+        f"pass --config.data.source=prepared --config.data.path={kept[0]}, where the old ones are"
+        if kept
+        else "bring the old ones back"
+    )
+    more_or_fewer = config.num_classes and classes > 1 and classes != config.num_classes
+    anew = f" with --config.num_classes={classes}" if more_or_fewer else ""
+    raise UserError(
+        f"config.data: the images are not those that {str(workdir)!r} was trained on "
+        f"({'; '.join(_differences(found, expected))}); {advice}, or train on the new ones in another --workdir{anew}"
+    )
+
+
+def _differences(found: dict[str, Any], expected: dict[str, Any]) -> Iterator[str]:
+    """A text for each field in which the cards of two sets of images differ."""
+    if found.get("reading") != expected.get("reading"):
+        yield "folders and archives are read by other rules now"
+    for name in found:
+        if name not in ("date", "fingerprint", "reading", "sha256") and found[name] != expected.get(name):
+            yield f"{name}: {expected.get(name)!r} there, {found[name]!r} here"
+    old, new = expected.get("sha256") or {}, found["sha256"]
+    arrays = [name for name in old.keys() | new.keys() if old.get(name) != new.get(name)]
+    if arrays:
+        yield f"other sha256 of {', '.join(sorted(arrays))}"
 
 
 def _check_history(workdir: Path, config: ConfigDict) -> None:

@@ -1,13 +1,15 @@
 """CelebA's own files: their number and names, their attributes, and where to download them by hand."""
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
+from dcgan_jax.data.sources.tree import parts
 from dcgan_jax.runtime.errors import UserError
 
 COUNT = 202_599
 STEM = "img_align_celeba"
+ATTRIBUTE_FILES = ("list_attr_celeba.txt", "list_attr_celeba.csv")  # the authors' and Kaggle's
 ADVICE = (
     "CelebA has to be downloaded by hand: from its page (mmlab.ie.cuhk.edu.hk/projects/CelebA.html, 'Align&Cropped "
     "Images') take img_align_celeba.zip, 1.4 GB, and, for the attributes, list_attr_celeba.txt; put both into data/; "
@@ -24,7 +26,7 @@ def check(path: Path, names: list[str]) -> None:
     """Raises UserError if CelebA's folder or archive does not hold exactly 000001.jpg to 202599.jpg."""
     if not is_celeba(path):
         return
-    present = {PurePosixPath(name).name for name in names}
+    present = {parts(name)[-1] for name in names}
     expected = {f"{i:06d}.jpg" for i in range(1, COUNT + 1)}
     if present == expected and len(names) == COUNT:
         return
@@ -36,36 +38,41 @@ def check(path: Path, names: list[str]) -> None:
     )
 
 
-def attributes_file(path: Path) -> Path | None:
-    """list_attr_celeba.txt in the folder; for CelebA's own, also beside it or in the folder Anno. None if absent."""
-    folders = (path, path.parent, path.parent.parent / "Anno") if is_celeba(path) else (path,)
-    return next((file for folder in folders if (file := folder / "list_attr_celeba.txt").is_file()), None)
+def attributes_beside(path: Path) -> Path | None:
+    """The file of attributes beside CelebA's own folder or archive, or in Anno, as it is shared; None if absent."""
+    if not is_celeba(path):
+        return None
+    folders = (path.parent, path.parent / "Anno", path.parent.parent, path.parent.parent / "Anno")
+    return next((file for folder in folders for name in ATTRIBUTE_FILES if (file := folder / name).is_file()), None)
 
 
-def attributes(path: Path, names: list[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """The attributes of these images, bool [N, 40], and the names of the columns; (None, ()) if there is no file.
+def attributes(file: str, content: bytes, names: list[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The attributes of these images, bool [N, 40], and the names of the columns.
 
-    The file has the number of images, the names of the attributes, and a line per image: its name and 1 or -1 for each
-    attribute. Raises UserError if it is damaged or lacks an image.
+    file: the name of the file, one of `ATTRIBUTE_FILES`, with this content. The text has the number of images, the
+    names of the attributes, and a line per image: its name and 1 or -1 for each attribute. Kaggle's table has a header
+    with the names, then the same lines by commas. Raises UserError if it is damaged or lacks an image.
     """
-    file = attributes_file(path)
-    if file is None:
-        return None, ()
     try:
-        _, header, *lines = file.read_text().splitlines()
-        attribute_names = tuple(header.split())
+        lines = [line for line in content.decode("utf-8-sig").splitlines() if line.strip()]
+        table = [line.split(",") for line in lines] if file.endswith(".csv") else _table(lines)
+        attribute_names = tuple(table[0][1:])
         rows = {}
-        for line in lines:
-            name, *values = line.split()
+        for name, *values in table[1:]:
             if len(values) != len(attribute_names) or not set(values) <= {"1", "-1"}:
                 raise ValueError(f"{name} has {len(values)} attributes, expected {len(attribute_names)}, each 1 or -1")
             rows[name] = np.array(values) == "1"
-        chosen = [rows[PurePosixPath(name).name] for name in names]
+        chosen = [rows[parts(name)[-1]] for name in names]
     except KeyError as error:
         raise UserError(
-            f"{str(file)!r}: has no attributes of {error}, expected those of all images in {str(path)!r}; "
-            "download it again, or move it away"
+            f"{file!r}: has no attributes of {error}, expected those of all images; download it again, or move it away"
         ) from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{str(file)!r}: cannot be read ({error}); download it again, or move it away") from error
+    except (IndexError, ValueError) as error:
+        raise UserError(f"{file!r}: cannot be read ({error}); download it again, or move it away") from error
     return np.stack(chosen), attribute_names
+
+
+def _table(lines: list[str]) -> list[list[str]]:
+    """The header and rows of the text, whose header has no column for the names of images."""
+    _, header, *rows = (line.split() for line in lines)
+    return [["", *header], *rows]

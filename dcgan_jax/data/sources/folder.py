@@ -1,70 +1,118 @@
-"""A tree of image files: a folder, or a zip or tar archive that is read without unpacking it."""
+"""A tree of image files as a source: which of its files are images, which of these are taken, and what labels them."""
 
+import json
 import logging
-import os
-import tarfile
-import threading
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from io import BytesIO
-from lzma import LZMAError
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
-from PIL import Image
 
-from dcgan_jax.data.images import decode
-from dcgan_jax.data.sources import celeba
+from dcgan_jax.data.contents import HEAD, described
+from dcgan_jax.data.images import EXTENSIONS, OTHER_FORMATS, decode
+from dcgan_jax.data.sources import celeba, layout
+from dcgan_jax.data.sources.layout import Classes
 from dcgan_jax.data.sources.source import Source, fingerprint
+from dcgan_jax.data.sources.tree import BrokenLink, Tree, content, is_archive, open_tree, parts
 from dcgan_jax.runtime.errors import UserError, local_path
 
 log = logging.getLogger("dcgan_jax")
 
-EXTENSIONS = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-# Files in an archive are held in memory while they are decoded.
-MAX_MEMBER_BYTES = 2**28
+LABELS_FILE = "dataset.json"  # as StyleGAN's tools write it
+NO_ENDING = "without an ending"
+MAX_KINDS = 12  # of files that are left out, in the line about them
+# What can be done about images that are not read here.
+ADVICE = (
+    dict.fromkeys((".heic", ".heif", ".hif"), "install the extra heic: pip install --editable '.[heic]'")
+    | dict.fromkeys((".avif", ".jp2", ".j2k", ".jpx"), "install a newer Pillow, which reads them")
+    | dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".xz", ".rar", ".7z"), "unpack them")
+)
 
 
-class _Tree(NamedTuple):
-    names: list[str]
-    read: Callable[[int], Image.Image]
+class _Sorted(NamedTuple):
+    """The files of a tree: images; files that say something about them; all others with their kinds."""
+
+    images: list[str]
+    about: list[str]
+    left_out: list[tuple[str, str]]
 
 
 def open_source(config: ConfigDict) -> Source:
-    """All images below a folder or in an archive, in the order of their names.
+    """The images below a folder or in an archive, in the order of their names (a tar keeps its own).
 
-    The label of an image is the rank of its folder's name, at the first level with more than one folder. CelebA's
-    attributes are read from `list_attr_celeba.txt` beside the images, if it is there.
+    Of splits, `config.data.split` is taken. Labels come from `dataset.json`, if it is there, or else from the folders
+    (`layout.by_folders`). CelebA's attributes are read from `list_attr_celeba.txt` or .csv among or beside the images.
+    What is taken and what is left out is logged.
 
     Raises UserError if the folder or archive does not exist or has no image, if a name in an archive leads out of it,
     or if CelebA is incomplete.
     """
     path = _source_path(config.data.path)
-    if path.is_dir():
-        tree = _folder(path)
-    elif zipfile.is_zipfile(path):
-        tree = _zip(path)
-    else:
-        tree = _tar(path)
-    if not tree.names:
+    tree = open_tree(path)
+    files = _sort(tree)
+    left_out = _counted(kind for _, kind in files.left_out)
+    if not files.images:
         raise UserError(
-            f"config.data.path: {config.data.path!r} holds no image, expected files such as "
-            f"{', '.join(sorted(EXTENSIONS))} at any depth; pass another --config.data.path=FOLDER"
+            f"config.data.path: {config.data.path!r} holds no image, expected files such as .jpg or .png at any depth"
+            f"{f' (left out: {left_out})' if left_out else ''}; pass another --config.data.path=FOLDER"
         )
-    celeba.check(path, tree.names)
-    labels, classes = _labels(tree.names)
-    attributes, attribute_names = celeba.attributes(path, tree.names)
-    return Source(tree.names, tree.read, labels, classes, attributes, attribute_names)
+    names, told = layout.take_split(files.images, config.data.split)
+    labelled = _classes(tree, files.about, names)
+    names = labelled.names
+    celeba.check(path, names)
+    attributes, attribute_names = _attributes(path, tree, files.about, names)
+    if told:
+        log.info("%s: %s", path, told)
+    if left_out:
+        log.warning("left out: %s", left_out)
+    if labelled.strays:
+        strays = ", ".join(labelled.strays[:MAX_KINDS]) + (", ..." if len(labelled.strays) > MAX_KINDS else "")
+        log.warning("left out, beside the folders of the classes: %d (%s)", len(labelled.strays), strays)
+    return Source(
+        names,
+        lambda index: decode(tree.open(names[index])),
+        labelled.labels,
+        labelled.classes,
+        attributes,
+        attribute_names,
+        sharded=labelled.sharded,
+    )
 
 
 def source_fingerprint(config: ConfigDict) -> str:
-    """Changes when a file is added, removed or written again. Raises UserError if the path does not exist."""
+    """Changes when a file is added, removed or written again, or if an archive may have more images that can be read.
+
+    Raises UserError if the path does not exist.
+    """
     path = _source_path(config.data.path)
-    images = [path / name for name in sorted(_image_names(path))] if path.is_dir() else [path]
-    return fingerprint([*images, celeba.attributes_file(path) or Path("no attributes")])
+    files = [path, Path(f"also {' '.join(OTHER_FORMATS)}")]  # an archive may hold such images
+    if path.is_dir():
+        names = open_tree(path).names
+        images = layout.take_split([name for name in names if _may_be_image(name)], config.data.split).names
+        files = [path / name for name in [*images, *filter(_is_about, names)]]
+    return fingerprint([*files, celeba.attributes_beside(path) or Path("no attributes")])
+
+
+def held_out(config: ConfigDict) -> tuple[str, str] | None:
+    """The path and split of held-out images: the test split, else that for validation; None if there is neither.
+
+    They lie in a folder beside one called 'train', or in the same folder or archive as a training split.
+    """
+    path = local_path(config.data.path, "config.data.path")
+    for split in ("test", "val") if layout.split_of(path.name) == "train" else ():
+        for name in layout.SPLITS[split]:
+            for beside in (path.with_name(spelt) for spelt in (name, name.title(), name.upper())):
+                if beside.is_dir():
+                    return str(beside), split
+    if not config.data.path or not path.exists():
+        return None
+    found = layout.splits([name for name in open_tree(_source_path(config.data.path)).names if _may_be_image(name)])
+    taken = layout.split_of(config.data.split)
+    if taken not in found:
+        return None
+    return next(((config.data.path, split) for split in ("test", "val") if split in found and split != taken), None)
 
 
 def _source_path(name: str) -> Path:
@@ -78,169 +126,121 @@ def _source_path(name: str) -> Path:
             f"config.data.path: {name!r} does not exist, expected a folder of images, a zip or a tar; "
             f"{celeba.ADVICE if celeba.is_celeba(path) else 'pass --config.data.path=...'}"
         )
-    if not path.is_dir() and not (path.is_file() and (zipfile.is_zipfile(path) or _is_tar(path))):
+    if path.is_dir():
+        return path
+    if not path.is_file():
+        raise UserError(f"config.data.path: {name!r} is not a regular file; pass a folder of images, a zip or a tar")
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError as error:
         raise UserError(
-            f"config.data.path: {name!r} is not a folder, nor a complete zip or tar archive, expected one of images; "
-            "pass another --config.data.path, or download the archive again"
-        )
+            f"config.data.path: {name!r} cannot be read ({error.strerror}); make it readable (chmod u+r), or pass "
+            "another --config.data.path"
+        ) from error
+    if not is_archive(path):
+        raise UserError(f"config.data.path: {name!r} {_not_an_archive(path, head)}")
     return path
 
 
-def _is_tar(path: Path) -> bool:
+def _not_an_archive(path: Path, head: bytes) -> str:
+    """What is wrong with a file that is neither a zip nor a tar, and what to do."""
+    known = described(head)
+    if known:
+        return f"is {known.what}, expected a folder of images, a zip or a tar; {known.advice}"
+    if path.suffix.lower() in EXTENSIONS:
+        return f"is one image, expected a folder of images, a zip or a tar; pass its folder, {str(path.parent)!r}"
+    return (
+        "is not a folder, nor a complete zip or tar archive, expected one of images; pass another "
+        "--config.data.path, or download the archive again"
+    )
+
+
+def _sort(tree: Tree) -> _Sorted:
+    files = _Sorted([], [], [])
+    for name in tree.names:
+        if _is_about(name):
+            files.about.append(name)
+        elif kind := _kind_left_out(tree, name):
+            files.left_out.append((name, kind))
+        else:
+            files.images.append(name)
+    return files
+
+
+def _ending(name: str) -> str:
+    """The ending of a file's name in lower case, such as '.jpg'; '' for one that is a number or no word."""
+    ending = PurePosixPath(parts(name)[-1]).suffix.lower()
+    return ending if ending[1:].isalnum() and not ending[1:].isdecimal() else ""
+
+
+def _is_about(name: str) -> bool:
+    return parts(name)[-1] in (LABELS_FILE, *celeba.ATTRIBUTE_FILES)
+
+
+def _may_be_image(name: str) -> bool:
+    return not _ending(name) or _ending(name) in EXTENSIONS
+
+
+def _kind_left_out(tree: Tree, name: str) -> str:
+    """As what a file is counted that is no image; '' for an image: by its ending, or if it has none, its content."""
+    if ending := _ending(name):
+        return "" if ending in EXTENSIONS else ending
     try:
-        return tarfile.is_tarfile(path)
-    except (OSError, EOFError, zlib.error, LZMAError):  # compressed, but cut short
-        return False
+        with decode(tree.open(name)):
+            return ""
+    except BrokenLink as error:
+        return f"{error} ({name})"
+    except Exception:  # Pillow's decoders raise many kinds of errors
+        return NO_ENDING
 
 
-def _is_image(name: str) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) for part in PurePosixPath(name).parts)
-    return not hidden and PurePosixPath(name).suffix.lower() in EXTENSIONS
+def _counted(kinds: Iterable[str]) -> str:
+    """'4 .heic (install ...), 2 without an ending' for these kinds of files."""
+    counts = Counter(kinds).most_common()
+    shown = [f"{count} {kind}" + (f" ({ADVICE[kind]})" if kind in ADVICE else "") for kind, count in counts[:MAX_KINDS]]
+    rest = sum(count for _, count in counts[MAX_KINDS:])
+    return ", ".join([*shown, f"{rest} others"] if rest else shown)
 
 
-def _folder(root: Path) -> _Tree:
-    names = sorted(_image_names(root))
-
-    def read(index: int) -> Image.Image:
-        path = root / names[index]
-        if not path.is_file() and os.path.lexists(path):
-            raise OSError("not a regular file")
-        if path.stat().st_size == 0:
-            raise OSError("empty file")
-        return decode(path)
-
-    return _Tree(names, read)
-
-
-def _image_names(root: Path) -> Iterator[str]:
-    """The names of all image files below a folder, relative to it."""
-
-    def refuse(error: OSError) -> None:
-        raise UserError(
-            f"config.data.path: {error.filename!r} cannot be read ({error.strerror}); make it readable, or remove it"
-        )
-
-    visited: set[str] = set()
-    for folder, subfolders, files in os.walk(root, onerror=refuse, followlinks=True):
-        # Links are followed, but each folder is read once only: links may form a circle.
-        if os.path.realpath(folder) in visited:
-            subfolders.clear()
-            continue
-        visited.add(os.path.realpath(folder))
-        if {"card.json", "images.npy"} <= set(files):  # a prepared set, perhaps with pictures of near-duplicates
-            subfolders.clear()
-            continue
-        subfolders[:] = sorted(
-            name for name in subfolders if not name.startswith(".") and not name.endswith(".partial")
-        )
-        relative = os.path.relpath(folder, root)
-        for name in files:
-            if _is_image(name):
-                yield name if relative == "." else f"{relative}/{name}"
-
-
-def _check_member_name(archive: Path, name: str) -> None:
-    inner = PurePosixPath(name.replace("\\", "/"))  # archives made on Windows
-    if inner.is_absolute() or ".." in inner.parts:
-        raise UserError(
-            f"config.data.path: {str(archive)!r} holds {name!r}, a name that leads out of the archive, expected names "
-            "below it; pack it again, or unpack it with care and pass the folder"
-        )
-
-
-def _check_member_size(size: int) -> None:
-    if size == 0:
-        raise OSError("empty file")
-    if size > MAX_MEMBER_BYTES:
-        raise ValueError(f"{size} bytes, expected at most {MAX_MEMBER_BYTES}")
-
-
-def _zip(path: Path) -> _Tree:
+def _classes(tree: Tree, about: list[str], names: list[str]) -> Classes:
+    """The classes of images: by dataset.json, or by their folders."""
+    by_folders = layout.by_folders(names)
+    files = [name for name in about if parts(name)[-1] == LABELS_FILE]
+    file = min(files, key=lambda name: len(parts(name)), default=None)
+    if file is None:
+        return by_folders
     try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise UserError(
-            f"config.data.path: {str(path)!r} cannot be read ({error}), expected a complete zip; download it again"
-        ) from error
-    members = {}
-    for member in archive.infolist():
-        _check_member_name(path, member.filename)
-        if not member.is_dir() and _is_image(member.filename):
-            members[member.filename] = member
-    names = sorted(members)
-
-    def read(index: int) -> Image.Image:
-        member = members[names[index]]
-        _check_member_size(member.file_size)
-        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError(f"compressed by method {member.compress_type}, expected stored or deflated")
-        with archive.open(member) as file:
-            return decode(BytesIO(file.read(member.file_size)))  # no more than the size that was checked
-
-    return _Tree(names, read)
+        entries = json.loads(content(tree, file))["labels"]
+        if entries is None:
+            return Classes(names) if by_folders.sharded else by_folders
+        folder = parts(file)[:-1]
+        known = {(*folder, *parts(name)): label for name, label in entries}
+        labels = [known[parts(name)] for name in names]
+        if not all(type(label) is int and 0 <= label < 2**31 for label in labels):
+            raise ValueError("labels that are not whole numbers")
+    except KeyError as error:
+        reason = f"no {error}" if isinstance(error.args[0], str) else f"no label of {'/'.join(error.args[0])}"
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = str(error)
+    else:
+        array = np.array(labels, np.int32)
+        return Classes(names, array, tuple(map(str, np.unique(array))))
+    log.warning("%s: found %s, expected a label of each image; it is not used", file, reason)
+    return Classes(names) if by_folders.sharded else by_folders
 
 
-def _tar(path: Path) -> _Tree:
-    offsets, skipped = _tar_images(path)
-    if skipped:
-        log.warning("%s: %d links and other members that are not files are left out", path, skipped)
-    # In the order in which they are stored: a compressed archive can only be read forwards.
-    names = sorted(offsets, key=lambda name: offsets[name][0])
-    per_thread = threading.local()
-
-    def read(index: int) -> Image.Image:
-        if not hasattr(per_thread, "file"):  # each thread has its own position in the file
-            per_thread.file = tarfile.open(path).fileobj  # noqa: SIM115
-        offset, size = offsets[names[index]]
-        _check_member_size(size)
-        per_thread.file.seek(offset)
-        return decode(BytesIO(per_thread.file.read(size)))
-
-    return _Tree(names, read)
-
-
-def _tar_images(path: Path) -> tuple[dict[str, tuple[int, int]], int]:
-    """The offset and size of each image in a tar archive, and the number of images that are not files."""
-    offsets: dict[str, tuple[int, int]] = {}
-    skipped = 0
+def _attributes(
+    path: Path, tree: Tree, about: list[str], names: list[str]
+) -> tuple[np.ndarray | None, tuple[str, ...]]:
+    """CelebA's attributes, from a file among the images or beside them."""
+    files = [name for name in about if parts(name)[-1] in celeba.ATTRIBUTE_FILES]
+    inside = min(files, key=lambda name: len(parts(name)), default=None)
+    file = inside or celeba.attributes_beside(path)
+    if file is None:
+        return None, ()
     try:
-        with tarfile.open(path) as archive:
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all members in memory
-                _check_member_name(path, member.name)
-                if not _is_image(member.name):
-                    continue
-                if member.isreg():
-                    offsets[member.name] = (member.offset_data, member.size)
-                elif member.islnk() and member.linkname in offsets:
-                    offsets[member.name] = offsets[member.linkname]
-                else:
-                    skipped += 1
-            _check_end(archive)
-    except (OSError, EOFError, tarfile.TarError, zlib.error, LZMAError) as error:
-        raise UserError(
-            f"config.data.path: {str(path)!r} cannot be read ({error}), expected a complete tar; download it again"
-        ) from error
-    return offsets, skipped
-
-
-def _check_end(archive: tarfile.TarFile) -> None:
-    """Raises tarfile.ReadError if the archive is cut short or has a damaged header; tarfile takes both for its end."""
-    file = archive.fileobj
-    assert file is not None
-    file.seek(archive.offset)
-    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError(f"no end of archive at byte {archive.offset}")
-    while file.read(2**20):  # to the end, where a compressed archive has its checksum
-        pass
-
-
-def _labels(names: list[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    """Labels by the first level of folders that has several; (None, ()) if no level that all images share has."""
-    folders = [PurePosixPath(name).parts[:-1] for name in names]
-    for level in zip(*folders, strict=False):  # ends with the shortest path
-        classes = sorted(set(level))
-        if len(classes) > 1:
-            rank = {name: i for i, name in enumerate(classes)}
-            return np.fromiter((rank[name] for name in level), np.int32, len(level)), tuple(classes)
-    return None, ()
+        raw = content(tree, inside) if inside else Path(file).read_bytes()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{str(file)!r}: cannot be read ({error}); download it again, or move it away") from error
+    return celeba.attributes(str(file), raw, names)

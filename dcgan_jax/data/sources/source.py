@@ -20,6 +20,7 @@ class Source:
     labels: int [N] or None; `classes` are the names of the labels.
     attributes: bool [N, A] or None; `attribute_names` are the names of its columns.
     version: the version of the source, if it has one.
+    sharded: True if the labels are those of folders that look like parts of one set and not like classes.
     decoding: True if pictures have to be decoded, so that several threads are faster than one.
     """
 
@@ -30,6 +31,7 @@ class Source:
     attributes: np.ndarray | None = None
     attribute_names: tuple[str, ...] = ()
     version: str = ""
+    sharded: bool = False
     decoding: bool = True
 
 

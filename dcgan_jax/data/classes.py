@@ -1,0 +1,106 @@
+"""The classes of prepared images: a label is the rank of a class on their card."""
+
+from typing import Any
+
+import numpy as np
+
+from dcgan_jax.data.prepared import ImageSet
+from dcgan_jax.runtime.errors import UserError
+
+MAX_LISTED = 20
+
+
+def labelled(image_set: ImageSet, num_classes: int) -> ImageSet:
+    """The images with the labels of their source, if these are of classes.
+
+    Folders that look like parts of one set are classes only if the user asks for as many.
+    """
+    sharded = image_set.card.get("sharded") and num_classes != len(image_set.card["classes"])
+    return image_set._replace(labels=None) if sharded else image_set
+
+
+def conditioned(image_set: ImageSet, num_classes: int) -> ImageSet:
+    """The images with labels from 0 to num_classes - 1; without labels if that is 0.
+
+    Raises UserError if the images have others.
+    """
+    if not num_classes:
+        return image_set._replace(labels=None)
+    conditional = labelled(image_set, num_classes)
+    labels = conditional.labels
+    if labels is None:
+        raise UserError(_no_labels(image_set, num_classes))
+    present = np.unique(labels)
+    if (len(present), present[0], present[-1]) != (num_classes, 0, num_classes - 1):
+        without_gap = len(present) > 1 and present[-1] == len(present) - 1
+        advice = (
+            f"pass --config.num_classes={len(present)}" if without_gap else "number the classes from 0 without a gap"
+        )
+        raise UserError(
+            f"config.num_classes: found {num_classes}, but the images have {len(present)} labels from {present[0]} to "
+            f"{present[-1]} ({counted(image_set)}), expected all from 0 to {num_classes - 1}; {advice}"
+        )
+    return conditional
+
+
+def _no_labels(image_set: ImageSet, num_classes: int) -> str:
+    text = f"config.num_classes: found {num_classes}, but the images have no labels, expected "
+    if image_set.labels is None:
+        return (
+            f"{text}a folder for each class and few images beside these (folder), or a labels file beside the images "
+            "(idx); or pass --config.num_classes=0"
+        )
+    classes = image_set.card["classes"]
+    return (
+        f"{text}a dataset.json with them: the folders {classes[0]} to {classes[-1]} look like parts of one set; if "
+        f"they are classes, pass --config.num_classes={len(classes)}, otherwise --config.num_classes=0"
+    )
+
+
+def names(card: dict[str, Any]) -> tuple[str, ...]:
+    """The names of the classes on a card, in the order of labels; () if it has none."""
+    return tuple(card.get("classes") or ())
+
+
+def counted(image_set: ImageSet) -> str:
+    """'cats (120), dogs (118)' for labelled images: the classes in the order of their labels, with their sizes."""
+    assert image_set.labels is not None
+    counts = np.bincount(image_set.labels)
+    known = names(image_set.card)
+    titles = known if len(known) == len(counts) else tuple(map(str, range(len(counts))))
+    shown = ", ".join(f"{title} ({count})" for title, count in zip(titles[:MAX_LISTED], counts.tolist(), strict=False))
+    left = counts[MAX_LISTED:]
+    return f"{shown}, and {len(left)} more with {left.min()} to {left.max()} each" if len(left) else shown
+
+
+def check_classes(name: str, known: dict[str, Any], other: dict[str, Any]) -> None:
+    """Raises UserError about the flag `name` if the classes on two cards differ."""
+    expected, found = names(known), names(other)
+    if not expected or not found or expected == found:
+        return
+    difference = sorted(set(expected) ^ set(found))[:5]
+    if not difference:
+        raise UserError(
+            f"{name}: found the classes of the training images in another order, {', '.join(found[:MAX_LISTED])}, "
+            f"expected {', '.join(expected[:MAX_LISTED])}; pass a prepared set in which they are so"
+        )
+    raise UserError(
+        f"{name}: found {len(found)} classes, expected the {len(expected)} of the training images; not in both: "
+        f"{', '.join(difference)}"
+    )
+
+
+def label_of(text: str, num_classes: int, known: tuple[str, ...], name: str) -> int:
+    """The label that a user means by a class's name or, where no class has a number for its name, by the label.
+
+    known: the names of the classes, or () if there are none. name: the flag. Raises UserError for anything else.
+    """
+    if text in known:
+        return known.index(text)
+    numbered = any(title.isdecimal() for title in known)
+    if not numbered and text.isdecimal() and int(text) < num_classes:
+        return int(text)
+    listed = ", ".join(known[:MAX_LISTED]) + (", ..." if len(known) > MAX_LISTED else "")
+    numbers = "" if numbered else f"a class from 0 to {num_classes - 1}"
+    expected = " or ".join(filter(None, (numbers, f"one of {listed}" if listed else "")))
+    raise UserError(f"{name}: found {text!r}, expected {expected}")

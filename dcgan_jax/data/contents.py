@@ -1,0 +1,37 @@
+"""What a file is, by its first bytes, where it is not the image or the archive that its name says."""
+
+from typing import NamedTuple
+
+HEAD = 512  # bytes to look at
+
+
+class Content(NamedTuple):
+    """What a file is, and what can be done about it."""
+
+    what: str
+    advice: str
+
+
+UNPACK = "unpack it, and pass the folder"
+SIGNATURES = (
+    (b"version https://git-lfs", Content("a pointer of git-lfs", "run git lfs pull in its repository")),
+    (b"Rar!\x1a\x07", Content("a RAR archive", UNPACK)),
+    (b"7z\xbc\xaf\x27\x1c", Content("a 7-Zip archive", UNPACK)),
+    (b"\x28\xb5\x2f\xfd", Content("a file compressed by zstd", UNPACK)),
+    (b"%PDF", Content("a PDF document", "export its images")),
+    (b"PAR1", Content("a Parquet file", "export its images")),
+    (b"\x89HDF", Content("an HDF5 file", "export its images")),
+    (b"<?xml", Content("an XML document", "download it again")),
+)
+WEB_PAGE = Content("a web page", "download it again, with a browser if it needs a login or a confirmation")
+HEIC = Content("a HEIC image", "pip install --editable '.[heic]'")
+
+
+def described(head: bytes) -> Content | None:
+    """What the file with these first bytes is; None if it is nothing that is known here."""
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+        return WEB_PAGE
+    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
+        return HEIC
+    return next((content for signature, content in SIGNATURES if head.startswith(signature)), None)
