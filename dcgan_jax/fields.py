@@ -103,6 +103,7 @@ SECTIONS: dict[str, dict[str, Field]] = {
         "generator_norm": Field("batch", "normalisation of the generator; 'none' and 'spectral' give all layers biases", one_of("batch", "layer", "group", "none")),
         "discriminator_norm": Field("batch", "normalisation of the discriminator; 'spectral' is of its weights", one_of("batch", "spectral", "layer", "group", "none")),
         "first_bias": Field(False, "a bias in the discriminator's first layer, without which it cannot see the contrast of a batch (docs/stability.md)"),
+        "last_bias": Field(False, "a bias in the last layer of both networks, as in some that are imported"),
         "norm_epsilon": Field(1e-5, "added to the variance in batch norm", ABOVE_0),
         "norm_momentum": Field(0.9, "share of the old value in a running statistic", BELOW_1),
         "norm_affine": Field(True, "gains and biases in batch norm"),

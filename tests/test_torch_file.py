@@ -102,8 +102,8 @@ def test_a_damaged_file_is_refused_or_read(tmp_path, name):
 
 
 def test_a_tensor_beyond_its_numbers_is_refused(tmp_path):
-    tensor = torch_file._Tensor(torch_file._Storage("0", np.float32, 4), 1, (2, 2), (2, 1))
-    with pytest.raises(torch_file._Unreadable, match="does not fit"):
+    tensor = torch_file.Tensor(torch_file.Storage("0", np.float32, 4), 1, (2, 2), (2, 1))
+    with pytest.raises(torch_file.Unreadable, match="does not fit"):
         torch_file._array(tensor, np.zeros(4, np.float32))
 
 
