@@ -72,6 +72,7 @@ SECTIONS: dict[str, dict[str, Field]] = {
     "Run": {
         "recipe": Field("default", "the recipe it was made from; for information only", ANY, True),
         "seed": Field(0, "weights, noise and the order of the images follow from it", _SEED),
+        "init": Field("", "a run directory: the networks of its newest checkpoint are what this run starts from, with new optimizers; '': untrained networks"),
     },
     "Images": {
         "image_size": Field((64, 64), "(height, width) in pixels; one number is a square", _SIZE),

@@ -17,6 +17,8 @@ from dcgan_jax.runtime.errors import UserError, local_path
 NETWORKS = ("netG", "netD", "generator", "discriminator", "G", "D", "g", "d", "gen", "disc", "dis", "netG_ema", "g_ema")
 # By DataParallel, torch.compile, and classes that hold a network.
 WRAPPERS = ("module.", "_orig_mod.", "model.")
+# What the names of weights end in, with spectral norm too; an optimizer's state has no such names.
+WEIGHTS = ("weight", "weight_orig", "weight.original")
 DEPTH = 3  # of dictionaries within dictionaries that are looked at
 
 
@@ -66,7 +68,7 @@ def find(content: dict[str, Any], file: str) -> dict[str, dict[str, Any]]:
 
 
 def _nested(content: dict[str, Any], name: str, depth: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    if any(str(key).endswith(("weight", "weight_orig")) and isinstance(content[key], np.ndarray) for key in content):
+    if any(str(key).endswith(WEIGHTS) and isinstance(content[key], np.ndarray) for key in content):
         yield name, content
     elif depth:
         for key, value in content.items():

@@ -102,15 +102,16 @@ def _network(arrays: Arrays) -> tuple[str, _Network]:
     layers, norms = split(arrays)
     if len(layers) < 2:
         raise Misfit(f"found {len(layers)} convolutions or dense layers, expected 2 or more")
-    # A discriminator begins, and a generator ends, with a convolution whose image side is the image.
-    kinds = {"discriminator": _discriminator, "generator": _generator}
-    mistakes = []
-    for kind in sorted(kinds, reverse=layers[0].shape[1] not in CHANNELS):
+    kinds = {"generator": _generator, "discriminator": _discriminator}
+    mistakes = {}
+    for kind, build in kinds.items():
         try:
-            return kind, kinds[kind](layers, norms)
+            return kind, build(layers, norms)
         except Misfit as misfit:
-            mistakes.append(f"{misfit}, in a {kind}")
-    raise Misfit(mistakes[0])
+            mistakes[kind] = misfit
+    # A discriminator goes from images to one logit.
+    likely = "discriminator" if layers[0].shape[1] in CHANNELS or layers[-1].shape[0] == 1 else "generator"
+    raise Misfit(f"{mistakes[likely]}, in a {likely}")
 
 
 def _generator(layers: list[Layer], norms: list[Layer]) -> _Network:
