@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, call, launch
 
 from dcgan_jax import inference, models
-from dcgan_jax.interop import torch_export, torch_file, torch_layers, torch_networks, torch_writer
+from dcgan_jax.interop import safetensors_file, torch_export, torch_file, torch_layers, torch_networks, torch_writer
 from dcgan_jax.run import checkpoint
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import new_folder, unused_path
@@ -97,6 +97,18 @@ def test_there_and_back_is_the_same(golden, workdir, tmp_path):
     assert (again.returncode, "exists" in again.stderr) == (2, True)
 
 
+def test_safetensors_hold_the_same(golden, workdir, tmp_path):
+    pytest.importorskip("safetensors")
+    done = call(
+        "export_weights", "--format=torch", "--safetensors", f"--workdir={workdir}", f"--out={tmp_path / 'out'}"
+    )
+    assert done.returncode == 0, done.stderr
+    for name in NETS:
+        exported = safetensors_file.read(tmp_path / "out" / f"{name}.safetensors")
+        assert exported.keys() == golden[name].keys()
+        np.testing.assert_array_equal(exported["main.0.weight"], golden[name]["main.0.weight"])
+
+
 def random_variables(network, shape):
     """Random positive numbers in the place of a network's variables."""
     init = functools.partial(network.init, train=True)
@@ -109,6 +121,7 @@ def random_variables(network, shape):
 def test_other_depths_and_widths_are_read_from_the_shapes(tiny, size, channels, width):
     first_bias = channels == 3
     config = tiny(recipe="torch", image_size=(size, size), channels=channels, width=width, first_bias=first_bias)
+    config.last_bias = width == 2
     generator, discriminator = models.from_config(config)
     variables = [
         random_variables(network, shape)
@@ -123,7 +136,7 @@ def test_other_depths_and_widths_are_read_from_the_shapes(tiny, size, channels, 
         jax.tree.map(np.testing.assert_array_equal, network.batch_stats, expected["batch_stats"])
     assert networks.fields["image_size"] == (size, size)
     assert networks.fields["latent_dim"] == config.latent_dim
-    assert networks.fields["first_bias"] == first_bias
+    assert (networks.fields["first_bias"], networks.fields["last_bias"]) == (first_bias, width == 2)
 
 
 def test_a_generator_alone_is_enough(files, tmp_path):
