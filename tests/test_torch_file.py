@@ -201,8 +201,9 @@ def test_a_folder_is_no_file(tmp_path):
         torch_file.read(tmp_path)
 
 
-def test_torchscript_is_told_with_the_way_out(tmp_path):
-    file = archive(tmp_path, pickle.dumps({}, 2), **{"constants.pkl": b"", "code/__torch__.py": b""})
+@pytest.mark.parametrize("entry", ["constants.pkl", "code/__torch__.py"])
+def test_torchscript_is_told_with_the_way_out(tmp_path, entry):
+    file = archive(tmp_path, pickle.dumps({}, 2), **{entry: b""})
     with pytest.raises(UserError, match=r"a TorchScript archive .* net = torch.jit.load\('.*file.pth'\); torch.save\("):
         torch_file.read(file)
 

@@ -210,6 +210,15 @@ def test_the_form_of_parametrizations_is_the_same():
     assert_equal(converted(parametrized(arrays)), converted(arrays))
 
 
+def test_spectral_norm_needs_vectors_of_its_weight():
+    (first, *others) = layers("G", spectral=True, norm=False)
+    zero = {**first, "weight_u": 0 * first["weight_u"]}
+    short = {**first, "weight_v": first["weight_v"][1:]}
+    for layer, told in ((zero, "'main.0' has a spectral norm of 0.0"), (short, "found 4 and 47")):
+        with pytest.raises(UserError, match=told):
+            converted(state_dict([layer, *others]))
+
+
 OPTIMIZER = {"state": {0: {"step": 1, "exp_avg": normal(4, 3, 4, 4)}}, "param_groups": [{"lr": 2e-4, "params": [0]}]}
 CHECKPOINTS = {
     "netG, netD": {"netG": PLAIN["G"], "netD": PLAIN["D"], "epoch": 3, "fixed_noise": normal(2, 3), "optim": OPTIMIZER},
@@ -218,8 +227,8 @@ CHECKPOINTS = {
     "deeper": {"model": {"G": PLAIN["G"], "D": PLAIN["D"]}, "state": {}},
     "Lightning": {"state_dict": prefixed("generator.", PLAIN["G"]) | prefixed("discriminator.", PLAIN["D"])},
     "Lightning, wrapped, beside others": {
-        "state_dict": prefixed("model.netG.module.", PLAIN["G"])
-        | prefixed("model.netD._orig_mod.", PLAIN["D"])
+        "state_dict": prefixed("module.model.netG._orig_mod.", PLAIN["G"])
+        | prefixed("module.model.netD.", PLAIN["D"])
         | {"model.loss.lin.weight": normal(1, 3)}
     },
 }

@@ -52,6 +52,8 @@ class Object:
 
 @dataclass(frozen=True)
 class Storage:
+    """An array of numbers that lies beside the pickle, by its key there."""
+
     key: str
     dtype: Any
     count: int
@@ -59,6 +61,8 @@ class Storage:
 
 @dataclass(frozen=True)
 class Tensor:
+    """A view of a storage; offset and strides count numbers."""
+
     storage: Storage
     offset: int
     shape: tuple[int, ...]

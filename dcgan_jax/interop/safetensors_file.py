@@ -1,6 +1,5 @@
 """Reads and writes safetensors files, by the library `safetensors`, which only they need."""
 
-import re
 from pathlib import Path
 from types import ModuleType
 
@@ -13,18 +12,16 @@ from dcgan_jax.runtime.errors import UserError
 
 def is_one(path: Path) -> bool:
     """Whether a file begins as a safetensors file does: the length of a JSON text, and that text."""
-    if not path.is_file():
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError:  # of which reading it as another file will tell
         return False
-    with path.open("rb") as file:
-        start = file.read(9)
     return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size - 8
 
 
 def read(path: Path) -> Arrays:
-    """The arrays by name; bfloat16 becomes float32. Raises UserError if the file is damaged.
-
-    Such files keep names in the order of the alphabet: here numbers in them count as numbers, '2' before '10'.
-    """
+    """The arrays by name, in no order that means anything; bfloat16 becomes float32. Raises UserError if damaged."""
     library = _library()
     try:
         arrays = library.load_file(path)
@@ -34,12 +31,8 @@ def read(path: Path) -> Arrays:
             f"--file: {str(path)!r} cannot be read: damaged, or of numbers that numpy lacks ({reason}); "
             "expected the safetensors file of a state dict"
         ) from error
-    names = sorted(
-        arrays, key=lambda name: [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
-    )
     return {
-        name: arrays[name].astype(np.float32) if arrays[name].dtype == ml_dtypes.bfloat16 else arrays[name]
-        for name in names
+        name: array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array for name, array in arrays.items()
     }
 
 
@@ -52,5 +45,5 @@ def _library() -> ModuleType:
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise UserError("safetensors: not installed, but needed for such files; pip install safetensors") from error
+        raise UserError("safetensors: not installed, but such files need it; pip install safetensors") from error
     return safetensors.numpy
