@@ -1,6 +1,6 @@
 """State dicts of many forms: however they are named, nested and parametrized, the outputs are PyTorch's.
 
-What PyTorch computes is written down here in numpy; all forms were compared with PyTorch itself, too (docs/guide.md).
+What PyTorch computes is written down here in numpy.
 """
 
 import itertools
