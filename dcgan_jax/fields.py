@@ -72,6 +72,7 @@ SECTIONS: dict[str, dict[str, Field]] = {
     "Run": {
         "recipe": Field("default", "the recipe it was made from; for information only", ANY, True),
         "seed": Field(0, "weights, noise and the order of the images follow from it", _SEED),
+        "init": Field("", "a run directory: the networks of its newest checkpoint are what this run starts from, with new optimizers; '': untrained networks"),
     },
     "Images": {
         "image_size": Field((64, 64), "(height, width) in pixels; one number is a square", _SIZE),
@@ -104,6 +105,7 @@ SECTIONS: dict[str, dict[str, Field]] = {
         "generator_norm": Field("batch", "normalisation of the generator; 'none' and 'spectral' give all layers biases", one_of("batch", "layer", "group", "none")),
         "discriminator_norm": Field("batch", "normalisation of the discriminator; 'spectral' is of its weights", one_of("batch", "spectral", "layer", "group", "none")),
         "first_bias": Field(False, "a bias in the discriminator's first layer, without which it cannot see the contrast of a batch (docs/stability.md)"),
+        "last_bias": Field(False, "a bias in the last layer of both networks, as in some that are imported"),
         "norm_epsilon": Field(1e-5, "added to the variance in batch norm", ABOVE_0),
         "norm_momentum": Field(0.9, "share of the old value in a running statistic", BELOW_1),
         "norm_affine": Field(True, "gains and biases in batch norm"),

@@ -6,9 +6,9 @@
 4. ReLU in the generator, tanh at its output.
 5. Leaky ReLU in the discriminator, slope 0.2.
 
-No layer but batch norm has a bias, as in the released code; `first_bias` gives the discriminator's first layer one. One
-description serves both networks: it lists the discriminator's layers from the image inwards; the generator is the
-mirror. Other normalisations and activations are for comparison. Layers without normalisation have biases, and weights
+No layer but batch norm has a bias, as in the released code; `first_bias` gives the discriminator's first layer one,
+`last_bias` the last of both. One description serves both networks: it lists the discriminator's layers from the image
+inwards; the generator is the mirror. Other normalisations and activations are for comparison. Layers without normalisation have biases, and weights
 that hand on the variance of their inputs: by those of the paper, which are smaller, the signal would fade.
 """
 
@@ -140,7 +140,7 @@ class Network(nn.Module):
     norm: makes the normalisation layers. norm_per_unit: the generator's first has statistics and gains for each unit
         instead of each channel.
     weight_norm: what all layers apply to their weights.
-    bias: whether all layers have biases.
+    bias: whether all layers have biases. last_bias: whether the last one has one.
     weight_init: what all weights start from.
     dtype: of activations; parameters stay float32.
     """
@@ -156,6 +156,7 @@ class Network(nn.Module):
     norm_per_unit: bool = False
     weight_norm: WeightNorm = no_weight_norm
     bias: bool = False
+    last_bias: bool = False
     weight_init: WeightInit = paper_init
     dtype: DTypeLike = jnp.float32
 
@@ -196,7 +197,7 @@ class Generator(Network):
             x = self.activation(self.norm(name=f"dense_norm_{i}")(x, train=train))
 
         if not features:  # no convolutions: dense layers up to the pixels
-            pixels = self._dense(math.prod(self.image_shape), "pixels")(x, one_hot, train=train)
+            pixels = self._dense(math.prod(self.image_shape), "pixels", bias=self.last_bias)(x, one_hot, train=train)
             return self._image(pixels.reshape(-1, *self.image_shape))
 
         # "Project and reshape" in figure 1 of the paper.
@@ -212,7 +213,8 @@ class Generator(Network):
             x = self.activation(self.norm(name=f"norm_{i}")(x, train=train))
             self.sow("intermediates", f"map_{i + 1}", x)
 
-        last = self._conv(channels, strides[-1], f"conv_{len(strides) - 1}", transpose=True)
+        name = f"conv_{len(strides) - 1}"
+        last = self._conv(channels, strides[-1], name, transpose=True, bias=self.last_bias)
         return self._image(last(x, one_hot, train=train))
 
     def _image(self, x: Array) -> Array:
@@ -254,7 +256,7 @@ class Discriminator(Network):
             if not first:  # guideline 2: not at the image
                 x = self.norm(name=f"dense_norm_{i}")(x, train=train, groups=groups)
             x = self.activation(x)
-        logits = self._dense(self.outputs, "logit")(x, one_hot, train=train)
+        logits = self._dense(self.outputs, "logit", bias=self.last_bias)(x, one_hot, train=train)
         logits = logits[:, 0] if self.outputs == 1 else logits
         return logits.astype(at_least_float32(logits.dtype))
 
@@ -271,6 +273,7 @@ def from_config(config: ConfigDict, axis_name: str | None = None) -> tuple[Gener
         num_classes=config.num_classes,
         output=config.output,
         norm_per_unit=config.norm_per_unit,
+        last_bias=config.last_bias,
         dtype=jnp.dtype(config.dtype),
     )
 

@@ -10,9 +10,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dcgan_jax import data, steps
-from dcgan_jax import state as states
 from dcgan_jax.fields import INTERVALS
-from dcgan_jax.run import checkpoint, collapse, hooks
+from dcgan_jax.run import checkpoint, collapse, hooks, initial
 from dcgan_jax.run.collapse import Collapsed
 from dcgan_jax.run.hooks import Hook, Output, Snapshot
 from dcgan_jax.run.prepare import Run, broadcast_start, prepare, validated
@@ -55,9 +54,10 @@ def train(
             log.info("nothing to do: %s is at step %d of %d", workdir, start, config.num_steps)
             return state
         log.info("resuming %s from step %d" if start else "starting %s at step %d", workdir, start)
+        started_from = run_on_all(lambda: initial.networks(config) if first and state is None else {})
         run = prepare(config, workdir, claimed)
         if state is None:
-            state = broadcast(jax.device_get(states.create(config)))
+            state = broadcast(initial.state(config, started_from))
         # Up to here nothing was written to the run directory.
         with report_lost_folder(workdir), ExitStack() as listening:
             requests = requests or listening.enter_context(closing(StopRequests()))

@@ -5,7 +5,8 @@ netG.pth and netD.pth are state dicts for the networks of PyTorch's DCGAN exampl
     netG.load_state_dict(torch.load("netG.pth", weights_only=True))
 
 netG is the moving average, which makes the samples. Networks of the recipe `torch` have the example's architecture; if
-`first_bias` is True, the first convolution of netD needs bias=True.
+`first_bias` is True, the first convolution of netD needs bias=True; if `last_bias` is, the last one of both does.
+--safetensors writes the same as netG.safetensors and netD.safetensors.
 """
 
 from pathlib import Path
@@ -18,12 +19,13 @@ from dcgan_jax.runtime.errors import UserError
 FORMAT = flags.DEFINE_enum("format", None, ["torch"], "format to write")
 WORKDIR = flags.DEFINE_string("workdir", None, "run directory, such as runs/celeba")
 STEP = flags.DEFINE(cli.StepParser(), "step", None, "step of the checkpoint, or 'best'; the newest by default")
+SAFETENSORS = flags.DEFINE_bool("safetensors", False, "write netG.safetensors and netD.safetensors, not .pth")
 OUT = flags.DEFINE_string("out", None, "new folder; by default in WORKDIR/exported")
 
 
 def main() -> None:
     from dcgan_jax.inference import configured
-    from dcgan_jax.interop import torch_networks, torch_writer
+    from dcgan_jax.interop import safetensors_file, torch_export, torch_writer
     from dcgan_jax.run import checkpoint
     from dcgan_jax.runtime.files import new_folder, unused_path
 
@@ -33,10 +35,13 @@ def main() -> None:
     tree, meta = checkpoint.read(WORKDIR.value, STEP.value)
     step = int(tree["step"])
     out = unused_path(OUT.value or Path(WORKDIR.value) / "exported" / f"torch_step_{step:08d}", "--out")
-    state_dicts = torch_networks.to_state_dicts(configured(meta, WORKDIR.value), tree, step)
+    state_dicts = torch_export.to_state_dicts(configured(meta, WORKDIR.value), tree, step)
     with new_folder(out, "--out") as folder:
         for name, arrays in state_dicts.items():
-            torch_writer.write(folder / f"{name}.pth", arrays)
+            if SAFETENSORS.value:
+                safetensors_file.write(folder / f"{name}.safetensors", arrays)
+            else:
+                torch_writer.write(folder / f"{name}.pth", arrays)
     print(out)
 
 

@@ -1,5 +1,6 @@
 """Files of torch.save (golden/torch_*.pth) are read without PyTorch and without running code."""
 
+import argparse
 import io
 import pickle
 import zipfile
@@ -102,8 +103,8 @@ def test_a_damaged_file_is_refused_or_read(tmp_path, name):
 
 
 def test_a_tensor_beyond_its_numbers_is_refused(tmp_path):
-    tensor = torch_file._Tensor(torch_file._Storage("0", np.float32, 4), 1, (2, 2), (2, 1))
-    with pytest.raises(torch_file._Unreadable, match="does not fit"):
+    tensor = torch_file.Tensor(torch_file.Storage("0", np.float32, 4), 1, (2, 2), (2, 1))
+    with pytest.raises(torch_file.Unreadable, match="does not fit"):
         torch_file._array(tensor, np.zeros(4, np.float32))
 
 
@@ -127,3 +128,88 @@ def test_the_archive_must_hold_a_dictionary(tmp_path):
     (tmp_path / "empty.zip").write_bytes(other.getvalue())
     with pytest.raises(UserError, match="0 entries"):
         torch_file.read(tmp_path / "empty.zip")
+
+
+class Net:
+    """Pickled as a module is: a new object of its class, then its attributes."""
+
+    def __init__(self):
+        self.training, self._modules, self._non_persistent_buffers_set = False, {}, set()
+        self.function = Trap(print, "other attributes may need calls")
+
+
+def stream(*contents):
+    """The older layout; as PyTorch did, a module's class is kept outside of the pickle, with its source."""
+    seen = set()
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, obj):
+            if obj is not Net or obj in seen:
+                return None
+            seen.add(obj)
+            return "module", obj, "nets.py", "class Net: ..."
+
+    buffer = io.BytesIO()
+    for content in (torch_file.MAGIC, 1001, {"little_endian": True}, *contents, []):
+        Pickler(buffer, 2).dump(content)
+    return buffer.getvalue()
+
+
+def test_a_whole_module_is_refused_with_the_way_out(tmp_path):
+    old = tmp_path / "old.pth"
+    old.write_bytes(stream(Net()))
+    for file in (archive(tmp_path, pickle.dumps(Net(), 2)), old):
+        with pytest.raises(UserError, match=rf"a whole module \({__name__}\.Net\)") as error:
+            torch_file.read(file)
+        assert f"net = torch.load({str(file)!r}, weights_only=False); torch.save(net.state_dict()," in str(error.value)
+
+
+def test_objects_in_a_checkpoint_are_left_out(tmp_path):
+    content = {"args": argparse.Namespace(lr=2e-4, net="dcgan"), "epoch": 3}
+    old = tmp_path / "old.pth"
+    old.write_bytes(stream(content))
+    for file in (archive(tmp_path, pickle.dumps(content, 2)), old):
+        found = torch_file.read(file)
+        assert found["epoch"] == 3
+        assert found["args"].name == "argparse Namespace"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 14000000\n", "git lfs pull"),
+        (b"\n <!DOCTYPE html><html></html>", "web page"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "web page"),
+        (b"404: Not Found", "a text that begins '404: Not Found'"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5"),
+        (b"\x1f\x8b" + bytes(99), "gzip"),
+        ((GOLDEN / LAYOUTS[0]).read_bytes()[:-30], "end is missing"),
+        ((GOLDEN / LAYOUTS[1]).read_bytes()[:-30], "cut short"),
+        ((GOLDEN / LAYOUTS[1]).read_bytes()[:40], "cut short"),
+    ],
+)
+def test_what_is_found_in_place_of_weights_is_told_as_what_it_is(tmp_path, content, told):
+    (tmp_path / "netG.pth").write_bytes(content)
+    with pytest.raises(UserError, match=rf"netG.pth' cannot be read: .*{told}") as error:
+        torch_file.read(tmp_path / "netG.pth")
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_is_no_file(tmp_path):
+    with pytest.raises(UserError, match="Is a directory"):
+        torch_file.read(tmp_path)
+
+
+@pytest.mark.parametrize("entry", ["constants.pkl", "code/__torch__.py"])
+def test_torchscript_is_told_with_the_way_out(tmp_path, entry):
+    file = archive(tmp_path, pickle.dumps({}, 2), **{entry: b""})
+    with pytest.raises(UserError, match=r"a TorchScript archive .* net = torch.jit.load\('.*file.pth'\); torch.save\("):
+        torch_file.read(file)
+
+
+def test_an_archive_of_other_things_says_of_which(tmp_path):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as writer:
+        writer.writestr("weights/netG.pth", b"")
+    with pytest.raises(UserError, match=r"0 entries data.pkl among its 1 \(weights/netG.pth\)"):
+        torch_file.read(tmp_path / "all.zip")

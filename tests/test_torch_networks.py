@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT, call, launch
 
 from dcgan_jax import inference, models
-from dcgan_jax.interop import torch_file, torch_networks, torch_writer
+from dcgan_jax.interop import safetensors_file, torch_export, torch_file, torch_layers, torch_networks, torch_writer
 from dcgan_jax.run import checkpoint
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import new_folder, unused_path
@@ -97,6 +97,18 @@ def test_there_and_back_is_the_same(golden, workdir, tmp_path):
     assert (again.returncode, "exists" in again.stderr) == (2, True)
 
 
+def test_safetensors_hold_the_same(golden, workdir, tmp_path):
+    pytest.importorskip("safetensors")
+    done = call(
+        "export_weights", "--format=torch", "--safetensors", f"--workdir={workdir}", f"--out={tmp_path / 'out'}"
+    )
+    assert done.returncode == 0, done.stderr
+    for name in NETS:
+        exported = safetensors_file.read(tmp_path / "out" / f"{name}.safetensors")
+        assert exported.keys() == golden[name].keys()
+        np.testing.assert_array_equal(exported["main.0.weight"], golden[name]["main.0.weight"])
+
+
 def random_variables(network, shape):
     """Random positive numbers in the place of a network's variables."""
     init = functools.partial(network.init, train=True)
@@ -109,13 +121,14 @@ def random_variables(network, shape):
 def test_other_depths_and_widths_are_read_from_the_shapes(tiny, size, channels, width):
     first_bias = channels == 3
     config = tiny(recipe="torch", image_size=(size, size), channels=channels, width=width, first_bias=first_bias)
+    config.last_bias = width == 2
     generator, discriminator = models.from_config(config)
     variables = [
         random_variables(network, shape)
         for network, shape in ((generator, (2, config.latent_dim)), (discriminator, (2, size, size, channels)))
     ]
     tree = {"ema": variables[0], "discriminator": variables[1]}
-    state_dicts = torch_networks.to_state_dicts(config, tree, 3)
+    state_dicts = torch_export.to_state_dicts(config, tree, 3)
     networks = torch_networks.convert(dict(sorted(state_dicts.items())))
     for network, expected in zip((networks.generator, networks.discriminator), variables, strict=True):
         assert jax.tree.structure(network.params) == jax.tree.structure(expected["params"])
@@ -123,7 +136,7 @@ def test_other_depths_and_widths_are_read_from_the_shapes(tiny, size, channels, 
         jax.tree.map(np.testing.assert_array_equal, network.batch_stats, expected["batch_stats"])
     assert networks.fields["image_size"] == (size, size)
     assert networks.fields["latent_dim"] == config.latent_dim
-    assert networks.fields["first_bias"] == first_bias
+    assert (networks.fields["first_bias"], networks.fields["last_bias"]) == (first_bias, width == 2)
 
 
 def test_a_generator_alone_is_enough(files, tmp_path):
@@ -137,17 +150,25 @@ def test_a_generator_alone_is_enough(files, tmp_path):
 def damaged(arrays):
     """Weights that differ from the example's, each with a part of the error message."""
     first = "main.0.weight"
-    yield {**arrays, "main.0.bias": np.zeros(3, np.float32)}, "main.0.bias 3"
-    yield {name.replace("main", "net"): array for name, array in arrays.items()}, "net.0.weight"
-    yield {name: array for name, array in arrays.items() if "running_mean" not in name}, "main.0.weight"
-    yield {**arrays, first: arrays[first][:, :-1]}, "expected main.N.weight"
-    yield {**arrays, first: arrays[first][..., 0]}, "expected main.N.weight"
+    second = next(name for name in list(arrays)[1:] if arrays[name].ndim == 4)
+    norm = next(name for name in arrays if name.endswith("running_mean")).removesuffix("running_mean")
+    yield {**arrays, "main.0.bias": np.zeros(3, np.float32)}, "'main.0.bias' has shape 3, expected"
+    yield {**arrays, "main.0.scale": np.zeros(3, np.float32)}, "'main.0.scale' has shape 3, expected"
+    yield {**arrays, "main.40.weight": np.zeros(1, np.float32)}, "'main.40.weight' has shape 1, expected"
+    yield {name: array for name, array in arrays.items() if "running_mean" not in name}, f"'{norm}weight' has shape"
+    yield {name: array for name, array in arrays.items() if not name.startswith(norm)}, "batch norms .*, expected"
+    yield {**arrays, f"{norm}bias": np.zeros(7, np.float32)}, f"'{norm}bias' has shape 7, expected"
+    yield {**arrays, first: arrays[first][:, :-1]}, f"{first!r} has shape"
+    yield {**arrays, first: arrays[first][..., 0]}, f"{first!r} has shape"
+    yield {**arrays, second: arrays[second][:, :, :3, :3]}, f"{second!r} has shape .*3x3, expected"
+    yield {**arrays, second: arrays[second][:0]}, f"{second!r} has shape"
+    yield {first: arrays[first]}, "found 1 convolutions"
     yield {**arrays, "epoch": 3}, "epoch"
     yield {**arrays, first: np.full_like(arrays[first], np.nan)}, "values that are not finite in 'main.0.weight'"
     variance = next(name for name in arrays if name.endswith("running_var"))
     yield {**arrays, variance: -arrays[variance]}, f"negative values in {variance!r}"
-    yield {**arrays, "main.\u0660.weight": arrays[first]}, "expected main.N.weight"
-    yield {}, "found nothing"
+    yield {**arrays, "main.\u0660.weight": arrays[first]}, "has shape"
+    yield {}, "found 0 convolutions"
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -192,7 +213,7 @@ def _example(discriminator):
         arrays[f"main.{place}.weight"] = params[f"conv_{i}"]["kernel"].transpose(3, 2, 0, 1)
         norm, stat = params[f"norm_{i}"], stats[f"norm_{i}"]
         values = (norm["scale"], norm["bias"], stat["mean"], stat["var"])
-        arrays |= {f"main.{place + 1}.{key}": value for key, value in zip(torch_networks.NORM[:4], values, strict=True)}
+        arrays |= {f"main.{place + 1}.{key}": value for key, value in zip(torch_layers.NORM[:4], values, strict=True)}
     arrays["main.11.weight"] = params["logit"]["kernel"].reshape(4, 4, -1, 1).transpose(3, 2, 0, 1)
     return arrays
 
@@ -203,7 +224,7 @@ def _example(discriminator):
 )
 def test_networks_of_another_form_are_not_exported(tiny, field, expected):
     with pytest.raises(UserError, match=expected):
-        torch_networks.to_state_dicts(tiny(**field), {}, 1)
+        torch_export.to_state_dicts(tiny(**field), {}, 1)
 
 
 def test_pytorch_reads_what_is_written(files, golden):

@@ -15,11 +15,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from conftest import ROOT, SMALL, call, launch
+from flax import serialization
 from PIL import Image
 
 import dcgan_jax
-from dcgan_jax import data, steps, train
-from dcgan_jax.run import checkpoint, prepare
+from dcgan_jax import data, inference, state, steps, train
+from dcgan_jax.run import checkpoint, initial, prepare
 from dcgan_jax.run import workdir as workdir_of_run
 from dcgan_jax.runtime.errors import TrainingError, UserError
 from dcgan_jax.runtime.signals import Preempted
@@ -66,6 +67,39 @@ def test_resuming_equals_the_straight_run(straight_run, tmp_path):
     third = call("train", *SMALL, "--config.num_steps=40", f"--workdir={tmp_path}/run")
     assert third.returncode == 0
     assert third.stderr.startswith("nothing to do")
+
+
+def test_a_run_may_start_from_the_networks_of_another(straight_run, tmp_path):
+    donor = shutil.copytree(straight_run, tmp_path / "donor")
+    arguments = (*SMALL, f"--config.init={donor}", f"--workdir={tmp_path}/run")
+    wrong = call("train", *arguments, "--config.width=8", "--config.num_steps=1")
+    assert wrong.returncode == 2
+    told = "float32[8], expected float32[16]; discriminator/batch_stats/norm_1/var"
+    assert told in wrong.stderr
+    assert "pass the values that its config.json has for width\n" in wrong.stderr
+    assert not (tmp_path / "run").exists()
+    assert call("train", *arguments, "--config.num_steps=1").returncode == 0
+    found, expected = (checkpoint.read(run)[0] for run in (tmp_path / "run", donor))
+    # One step moves a weight by about the learning rate.
+    for name in ("generator", "discriminator"):
+        kernels = [tree[name]["params"]["conv_1"]["kernel"] for tree in (found, expected)]
+        np.testing.assert_allclose(*kernels, atol=2e-3)
+    shutil.rmtree(donor)  # it is needed at the start alone
+    assert call("train", *arguments, "--config.num_steps=2").stderr.startswith(f"resuming {tmp_path}/run from step 1")
+    other = call("train", *SMALL, f"--workdir={tmp_path}/run", "--config.num_steps=3")
+    assert (other.returncode, "another configuration (init: " in other.stderr) == (2, True)
+
+
+def test_what_starts_from_another_run_has_its_networks_and_new_optimizers(straight_run):
+    donor, meta = checkpoint.read(straight_run)
+    config = inference.configured({"config": meta["config"] | {"init": str(straight_run), "seed": 5}}, straight_run)
+    tree = serialization.to_state_dict(initial.state(config, initial.networks(config)))
+    fresh = serialization.to_state_dict(state.create(config))
+    assert tree["step"] == 0
+    for name in ("generator", "discriminator", "ema"):
+        for collection in tree[name]:
+            source = fresh if collection == "opt_state" else donor
+            jax.tree.map(np.testing.assert_array_equal, tree[name][collection], source[name][collection])
 
 
 @pytest.mark.nightly

@@ -31,15 +31,20 @@ def leaves(tree: Tree) -> list[tuple[str, str, Any]]:
 
 def check_equal_shapes(found: Tree, expected: Tree) -> None:
     """Raises UserError that names each leaf whose path, dtype or shape differs."""
-    found_leaves = {path: description for path, description, _ in leaves(found)}
-    expected_leaves = {path: description for path, description, _ in leaves(expected)}
-    differing = [
-        f"{path}: found {found_leaves.get(path, 'nothing')}, expected {expected_leaves.get(path, 'nothing')}"
-        for path in sorted(found_leaves.keys() | expected_leaves.keys())
-        if found_leaves.get(path) != expected_leaves.get(path)
-    ]
+    differing = differences(found, expected)
     if differing:
         raise UserError(
             f"checkpoint: {len(differing)} leaves do not fit the configuration ({'; '.join(differing)}); train this "
             "configuration in another --workdir"
         )
+
+
+def differences(found: Tree, expected: Tree) -> list[str]:
+    """One text for each leaf whose path, dtype or shape differs."""
+    found_leaves = {path: description for path, description, _ in leaves(found)}
+    expected_leaves = {path: description for path, description, _ in leaves(expected)}
+    return [
+        f"{path}: found {found_leaves.get(path, 'nothing')}, expected {expected_leaves.get(path, 'nothing')}"
+        for path in sorted(found_leaves.keys() | expected_leaves.keys())
+        if found_leaves.get(path) != expected_leaves.get(path)
+    ]

@@ -1,0 +1,61 @@
+"""What a new run starts from: untrained networks, or those of another run (`config.init`)."""
+
+import logging
+from typing import Any
+
+import jax
+from flax import serialization
+from ml_collections import ConfigDict
+
+from dcgan_jax import state as states
+from dcgan_jax.config import flatten
+from dcgan_jax.fields import FIELDS, SECTIONS
+from dcgan_jax.run import checkpoint, trees
+from dcgan_jax.runtime.errors import UserError, rename_field
+from dcgan_jax.state import GANState
+
+log = logging.getLogger("dcgan_jax")
+
+Tree = dict[str, Any]
+
+# The fields that networks follow from.
+DESCRIBING = ("image_size", "channels", "num_classes", *SECTIONS["Networks"])
+
+
+def networks(config: ConfigDict) -> Tree:
+    """Both networks and the moving average in the newest checkpoint of `config.init`; {} if that is ''.
+
+    Raises UserError if there is no such run, or its networks have other shapes.
+    """
+    if not config.init:
+        return {}
+    with rename_field("config.init", "workdir"):
+        tree, meta = checkpoint.read(config.init)
+    found = _without_optimizers(tree)
+    expected = _without_optimizers(serialization.to_state_dict(states.abstract(config)))
+    differing = trees.differences(found, expected)
+    if differing:
+        theirs, ours = flatten(meta["config"]), flatten(config.to_dict())
+        names = [name for name in DESCRIBING if theirs.get(name, FIELDS[name].default) != ours[name]]
+        raise UserError(
+            f"config.init: the networks in {config.init!r} have other shapes ({'; '.join(differing[:3])}; "
+            f"{len(differing)} leaves in all); pass the values that its config.json has for {', '.join(names)}"
+        )
+    log.info("the networks are those of step %d in %s", tree["step"], config.init)
+    return found
+
+
+def state(config: ConfigDict, started_from: Tree) -> GANState:
+    """The state at step 0, as numpy arrays. started_from: of `networks`."""
+    created = jax.device_get(states.create(config))
+    tree = serialization.to_state_dict(created)
+    return serialization.from_state_dict(
+        created, tree | {name: tree[name] | part for name, part in started_from.items()}
+    )
+
+
+def _without_optimizers(tree: Tree) -> Tree:
+    return {
+        name: {collection: value for collection, value in tree[name].items() if collection != "opt_state"}
+        for name in ("generator", "discriminator", "ema")
+    }
