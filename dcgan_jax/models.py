@@ -6,10 +6,10 @@
 4. ReLU in the generator, tanh at its output.
 5. Leaky ReLU in the discriminator, slope 0.2.
 
-No layer but batch norm has a bias, as in the released code; `first_bias` gives the discriminator's first layer one,
-`last_bias` the last of both. One description serves both networks: it lists the discriminator's layers from the image
-inwards; the generator is the mirror. Other normalisations and activations are for comparison. Layers without normalisation have biases, and weights
-that hand on the variance of their inputs: by those of the paper, which are smaller, the signal would fade.
+No layer but batch norm has a bias, as in the released code; `first_bias` gives one to the discriminator's first layer,
+`last_bias` to the last of both networks. One description serves both: it lists the discriminator's layers from the
+image inwards; the generator is the mirror. Other normalisations and activations are for comparison. Layers without
+normalisation have biases, and weights that keep the variance of a signal: by the paper's, smaller ones, it would fade.
 """
 
 import functools

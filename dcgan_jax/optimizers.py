@@ -13,7 +13,6 @@ from dcgan_jax.fields import GRADIENT_PENALTIES
 Tree = Any
 
 
-
 class Optimizers(NamedTuple):
     """The optimizer of each network."""
 
