@@ -53,8 +53,8 @@ def train(
         if state is not None and start >= config.num_steps:
             log.info("nothing to do: %s is at step %d of %d", workdir, start, config.num_steps)
             return state
-        log.info("resuming %s from step %d" if start else "starting %s at step %d", workdir, start)
         run = prepare(config, workdir, claimed)
+        log.info("resuming %s from step %d" if start else "starting %s at step %d", workdir, start)
         if state is None:
             state = broadcast(jax.device_get(states.create(config)))
         # Up to here nothing was written to the run directory.

@@ -1,6 +1,7 @@
 """Metrics of runs and images: equal on all devices and processes, equal in training and afterwards, cached safely."""
 
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -149,7 +150,7 @@ def test_real_digits_score_better_than_noise():
 )
 def test_too_few_images_are_named_with_the_reason(metrics, count, expected):
     with pytest.raises(UserError, match=expected):
-        evaluator(metrics, image_set(count), image_set(count, 1))
+        evaluate.check_counts(parse_without_splits(metrics, count), extractor(), {"train": count}, samples=count)
 
 
 def values(file):
@@ -219,7 +220,22 @@ def pictures_of_many_kinds(tmp_path_factory):
     np.savez(folder / "larger.npz", images=pictures(200, side=16))
     np.savez(folder / "floats.npz", images=pictures(2) / 255)
     np.savez(folder / "unnamed.npz", pictures=pictures(2))
+    np.savez(folder / "none.npz", images=pictures(2)[:0])
     np.save(folder / "objects.npy", np.array([{}]))
+    np.save(folder / "grey.npy", pictures(2)[..., 0])
+    for name, content in {
+        "page.npz": b"\n<!DOCTYPE html><html></html>",
+        "page.npy": b"<html>",
+        "pointer.npz": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        "zero.npy": b"",
+        "zero.npz": b"",
+        "pickle.npy": pickle.dumps({}),
+        "text.npz": b"hello",
+        "picture.npz": (folder / "mixed" / "8.png").read_bytes(),
+    }.items():
+        (folder / name).write_bytes(content)
+    np.save(folder / "short.npy", pictures(20))
+    (folder / "short.npy").write_bytes((folder / "short.npy").read_bytes()[:500])
     (folder / "cut.npz").write_bytes((folder / "good.npz").read_bytes()[:500])
     return folder
 
@@ -232,15 +248,28 @@ def pictures_of_many_kinds(tmp_path_factory):
         ("nowhere", "does not exist.*pass --images="),
         ("nowhere.npz", "does not exist"),
         ("floats.npz", "expected uint8"),
-        ("unnamed.npz", "it holds pictures, none of images, arr_0"),
-        ("objects.npy", "cannot be read"),
-        ("cut.npz", "cannot be read"),
+        ("unnamed.npz", "holds pictures, none of images, arr_0"),
+        ("none.npz", r"holds uint8 \(0, 8, 8, 3\); expected uint8"),
+        ("grey.npy", r"holds uint8 \(2, 8, 8\); expected uint8"),
+        ("objects.npy", "cannot be read .*Python objects, which are not opened"),
+        ("cut.npz", "is cut short, or damaged"),
+        ("short.npy", "cannot be read"),
+        ("page.npz", r"is a web page \(HTML\); download the file itself"),
+        ("page.npy", "is a web page"),
+        ("pointer.npz", "is a git-lfs pointer; fetch the file itself by `git lfs pull`"),
+        ("zero.npy", "is empty"),
+        ("zero.npz", "is empty"),
+        ("pickle.npy", "is a pickle, which is not opened"),
+        ("text.npz", "is neither .npz nor .npy"),
+        ("picture.npz", "is a PNG image"),
     ],
 )
 def test_images_that_cannot_be_measured_are_named(pictures_of_many_kinds, tmp_path, name, expected):
     with pytest.raises(UserError, match=f"^--images: .*({expected})") as raised:
         open_images(str(pictures_of_many_kinds / name), str(tmp_path))
     assert "config." not in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert "unsafe" not in str(raised.value)
     assert not list(tmp_path.iterdir())
 
 

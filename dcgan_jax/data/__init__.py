@@ -10,7 +10,7 @@ from dcgan_jax.data.buckets import open_prepared, prepared_path
 from dcgan_jax.data.preparation import find_or_prepare
 from dcgan_jax.data.prepared import ImageSet, cards, check_classes, open_set
 from dcgan_jax.data.sources.folder import open_source
-from dcgan_jax.runtime.errors import UserError, rename_field
+from dcgan_jax.runtime.errors import UserError, rename_fields
 
 __all__ = [
     "Batches",
@@ -35,7 +35,9 @@ def load(config: ConfigDict, *, labelled: bool = False) -> ImageSet:
 
     Raises UserError if the source does not exist, cannot be read, has no image, or has labels that do not fit.
     """
-    image_set = open_prepared(config) if config.data.source == "prepared" else open_set(find_or_prepare(config))
+    prepared = config.data.source == "prepared"
+    # Measures compare them with a network's images, whose size is given.
+    image_set = open_prepared(config, resizable=not labelled) if prepared else open_set(find_or_prepare(config))
     if labelled:
         return image_set
     if not config.num_classes:
@@ -65,7 +67,7 @@ def held_out(config: ConfigDict) -> ImageSet | None:
     if not name:
         return None
     config.data.path = name
-    with rename_field("config.data.test", "config.data.path"):
+    with rename_fields({"config.data.path": "config.data.test"}):
         return load(config, labelled=True)
 
 

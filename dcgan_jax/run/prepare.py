@@ -64,6 +64,7 @@ def broadcast_start(config: ConfigDict, state: GANState | None) -> tuple[int, GA
 
 def prepare(config: ConfigDict, workdir: Path, claimed: Claim) -> Run:
     """Images and measures, checked against the run that is resumed."""
+    run_on_all(lambda: _check_measures(config))
     image_set = _load_images(config)
     with fail_on_all():
         if claimed.card:
@@ -89,13 +90,19 @@ def _load_images(config: ConfigDict) -> data.ImageSet:
     return image_set
 
 
+def _check_measures(config: ConfigDict) -> None:
+    """What can be checked before there are images."""
+    if not config.eval_every:
+        return
+    specs = evaluate.check_names(config.eval_metrics, config.eval_features, config.inception_weights)
+    known = ["quality", *METRICS, *(name for spec in specs for name in spec.result_names)]
+    if config.best_metric and config.best_metric not in known:
+        raise UserError(f"config.best_metric: found {config.best_metric!r}, expected one of {', '.join(known)}")
+
+
 def _evaluator(config: ConfigDict) -> Evaluator | None:
     if not config.eval_every:
         return None
-    evaluator = evaluate.from_config(
+    return evaluate.from_config(
         config, config.eval_metrics, config.eval_features, weights=config.inception_weights, seed=config.seed
     )
-    known = ["quality", *METRICS, *(name for spec in evaluator.specs for name in spec.result_names)]
-    if config.best_metric and config.best_metric not in known:
-        raise UserError(f"config.best_metric: found {config.best_metric!r}, expected one of {', '.join(known)}")
-    return evaluator
