@@ -61,9 +61,11 @@ def main() -> None:
 
 def _check_names() -> None:
     """Raises UserError for mistakes that need no images to be found."""
-    from dcgan_jax.evaluation import evaluate
+    from dcgan_jax.evaluation import evaluate, extractors
 
-    evaluate.check_names(METRICS.value, FEATURES.value, WEIGHTS.value, splits=not IMAGES.value)
+    evaluate.check_names(METRICS.value, FEATURES.value, splits=not IMAGES.value)
+    if WEIGHTS.value or not IMAGES.value:  # given images are looked at before a download
+        extractors.find_weights(FEATURES.value, WEIGHTS.value)
     if IMAGES.value:
         for flag in ("step", "seed", "data", "test"):
             if flags.FLAGS[flag].present:

@@ -56,6 +56,10 @@ def held_out(config: ConfigDict) -> ImageSet | None:
     """
     config = ConfigDict(config.to_dict())
     name, path = config.data.test, Path(config.data.path).expanduser()
+    if name and config.data.source == "digits":
+        raise UserError(
+            f"config.data.test: found {name!r}, expected '': digits has no images beside those it trains on"
+        )
     if config.data.source == "tfds":
         config.data.split = name or "test"
         return load(config, labelled=True)

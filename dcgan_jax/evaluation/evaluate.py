@@ -80,14 +80,13 @@ class Evaluator:
         ]
 
 
-def check_names(metrics: str, features: str, weights: str = "", *, splits: bool = True) -> list[MetricSpec]:
+def check_names(metrics: str, features: str, *, splits: bool = True) -> list[MetricSpec]:
     """The metrics by these names, as `from_config` takes them, or without `splits` as `from_image_sets` does.
 
-    Raises UserError, before there are images, for unknown names of metrics or features, or if Inception's weights are
-    needed and not available.
+    Raises UserError, before there are images, for unknown names of metrics or features.
     """
     specs = parse(metrics) if splits else parse_without_splits(metrics)
-    extractors.check_name(features, weights)
+    extractors.check_name(features)
     return specs
 
 
@@ -103,8 +102,8 @@ def check_counts(
             )
         if spec.split and spec.split not in real:
             raise UserError(
-                f"config.eval_metrics: {spec.name} needs held-out images, and there are none; name them by "
-                "--config.data.test=PATH, or measure against _train"
+                f"config.eval_metrics: {spec.name} needs held-out images, and there are none; measure "
+                "against _train, or name them by --config.data.test=PATH"
             )
     counts.check(specs, real, choice.size, samples=samples)
 
@@ -154,7 +153,7 @@ def from_config(config: ConfigDict, metrics: str, features: str, *, weights: str
     Real images are prepared if necessary. Raises UserError for unknown names, if something needed is missing, or if
     there are too few images, before features are learned or computed.
     """
-    specs = check_names(metrics, features, weights)
+    specs = check_names(metrics, features)
     train = data.load(config, labelled=True)
     wants_test = features == "classifier" or any(spec.split != "train" for spec in specs)
     test = data.held_out(config) if wants_test else None

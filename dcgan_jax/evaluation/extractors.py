@@ -32,12 +32,16 @@ class Choice(NamedTuple):
     make: Callable[[], Extractor]
 
 
-def check_name(name: str, weights: str = "") -> None:
-    """Raises UserError for features that no images could be measured by: unknown, or without their weights."""
+def check_name(name: str) -> None:
+    """Raises UserError for features that are not known, or cannot be imported."""
+    if name not in ("inception", "classifier"):
+        _imported(name)
+
+
+def find_weights(name: str, weights: str = "") -> None:
+    """Finds, or downloads, what features of this name need. Raises UserError if that fails."""
     if name == "inception":
         inception_weights.find(weights or None)
-    elif name != "classifier":
-        _imported(name)
 
 
 def choose(name: str, train: ImageSet, test: ImageSet | None = None, *, weights: str = "") -> Choice:

@@ -70,7 +70,7 @@ def _checked(path: str | Path | None) -> Path:
     if digest != SHA256:
         found = mistaken_for(file) or f"has the SHA-256 {digest[:16]}..."
         raise UserError(
-            f"config.inception_weights: {str(file)!r} {found}, expected the SHA-256 {SHA256[:16]}...; get {URL} again"
+            f"config.inception_weights: {str(file)!r} {found}; expected the SHA-256 {SHA256[:16]}...; get {URL} again"
         )
     return file
 
@@ -117,6 +117,7 @@ def _download() -> Path:
         reason = getattr(error, "reason", error)
         raise UserError(
             f"config.inception_weights: missing, and {URL} cannot be downloaded ({reason}); put that file into "
-            f"{str(file.parent)!r}, pass its path, or measure by --config.eval_features=classifier (which needs labels)"
+            f"{str(file.parent)!r}, pass its path, or pass --config.eval_features=classifier, if there are labels, or "
+            "a function of your own"
         ) from error
     return file

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from dcgan_jax import config as configuration
 from dcgan_jax import data
 from dcgan_jax import state as states
-from dcgan_jax.evaluation import evaluate
+from dcgan_jax.evaluation import evaluate, extractors
 from dcgan_jax.evaluation.evaluate import Evaluator
 from dcgan_jax.evaluation.quality import Quality
 from dcgan_jax.fields import METRICS
@@ -94,10 +94,11 @@ def _check_measures(config: ConfigDict) -> None:
     """What can be checked before there are images."""
     if not config.eval_every:
         return
-    specs = evaluate.check_names(config.eval_metrics, config.eval_features, config.inception_weights)
+    specs = evaluate.check_names(config.eval_metrics, config.eval_features)
     known = ["quality", *METRICS, *(name for spec in specs for name in spec.result_names)]
     if config.best_metric and config.best_metric not in known:
         raise UserError(f"config.best_metric: found {config.best_metric!r}, expected one of {', '.join(known)}")
+    extractors.find_weights(config.eval_features, config.inception_weights)
 
 
 def _evaluator(config: ConfigDict) -> Evaluator | None:
