@@ -15,7 +15,7 @@ from dcgan_jax.fields import INTERVALS
 from dcgan_jax.run import checkpoint, collapse, hooks
 from dcgan_jax.run.collapse import Collapsed
 from dcgan_jax.run.hooks import Hook, Output, Snapshot
-from dcgan_jax.run.prepare import Run, broadcast_start, prepare, validated
+from dcgan_jax.run.prepare import Run, broadcast_start, log_start, prepare, validated
 from dcgan_jax.run.reporter import Reporter, Results
 from dcgan_jax.run.workdir import Claim, claim, report_lost_folder, take_new
 from dcgan_jax.runtime import devices, dispatch
@@ -54,7 +54,7 @@ def train(
             log.info("nothing to do: %s is at step %d of %d", workdir, start, config.num_steps)
             return state
         run = prepare(config, workdir, claimed)
-        log.info("resuming %s from step %d" if start else "starting %s at step %d", workdir, start)
+        log_start(run, start)
         if state is None:
             state = broadcast(jax.device_get(states.create(config)))
         # Up to here nothing was written to the run directory.

@@ -114,7 +114,7 @@ def call(script: str, *arguments: object, **environment: str) -> subprocess.Comp
 
 
 def _check_names_in(told: str) -> None:
-    """Every flag or field that a launcher's messages name must be one of its own, or --step, which training tells of."""
+    """Every flag or field that a launcher's messages name must be one of its own, or --step, which training names."""
     for flag, field in named(told):
         assert flag in flags.FLAGS or flag in ("help", "NAME", "step"), f"--{flag} is no flag of this launcher: {told}"
         assert not field or fields.default_of(field) is not None, told

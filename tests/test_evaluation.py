@@ -64,11 +64,75 @@ def test_functions_of_one_name_have_different_digests():
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("inceptoin", "one of inception, classifier"), ("no_such:thing", "cannot be imported"), ("math:no", "imported")],
+    [
+        ("", "one of inception, classifier"),
+        ("inceptoin", "one of inception, classifier"),
+        ("no_such:thing", "cannot be imported"),
+        ("math:no", "imported"),
+        (":", "imported"),
+        ("..:x", "imported"),
+        ("math:pi", "is float, expected a function"),
+        ("os:getcwd", "fails .*takes no arguments"),
+        ("json:dumps", "fails .*not JSON serializable"),
+        ("jax.numpy:mean", r"gave float32 \(\) for uint8"),
+        ("jax.numpy:shape", r"gave int32 .* for uint8"),
+        ("classifier", "images without labels.*pass --config.eval_features=inception"),
+    ],
 )
-def test_unknown_features_are_named(name, expected):
-    with pytest.raises(UserError, match=expected):
+def test_features_that_cannot_be_had_are_named_in_one_line(name, expected):
+    with pytest.raises(UserError, match=f"^config.eval_features: .*{expected}") as raised:
         extractors.by_name(name, image_set(10))
+    assert "\n" not in str(raised.value)
+
+
+def test_features_that_are_not_finite_are_no_result():
+    with pytest.raises(features.NotFinite, match="numbers for the samples that are not finite"):
+        measured("prdc", image_set(20), image_set(20, 1), lambda x: blocks(x) / 0)
+
+
+def test_a_result_that_is_not_finite_is_an_error(monkeypatch):
+    monkeypatch.setattr(evaluate.metrics, "frechet_distance", lambda *moments: float("nan"))
+    with pytest.raises(features.NotFinite, match="fid is nan by the features tests:blocks"):
+        measured("fid", image_set(20), image_set(20, 1))
+
+
+def test_images_that_are_all_alike_have_finite_measures():
+    alike = image_set(20)._replace(images=np.full((20, 8, 8, 3), 9, np.uint8))
+
+    def sure(images):
+        vectors, logits = blocks_and_logits(images)
+        return vectors, logits * 1e30
+
+    for real in (alike, image_set(20)):
+        assert np.isfinite(list(measured("fid,prdc,is,memorisation", alike, real, sure).values())).all()
+
+
+def test_a_classifier_needs_labels_of_two_classes():
+    labelled = image_set(10)._replace(labels=np.zeros(10, np.int32))
+    with pytest.raises(UserError, match="images of a single class"):
+        extractors.by_name("classifier", labelled)
+
+
+def test_too_few_images_are_told_before_a_classifier_is_trained(monkeypatch):
+    monkeypatch.setattr(extractors.feature_classifier, "classifier_extractor", lambda *_: pytest.fail("trained"))
+    real = image_set(24)._replace(labels=np.arange(24, dtype=np.int32) % 2)
+    for metric, told in (("is", "at least 10"), ("prdc", "at least 6"), ("fid", "more than the 192"), ("kid", "1000")):
+        with pytest.raises(UserError, match=f"found 5 generated images, expected .*{told}"):
+            evaluate.from_image_sets(image_set(5), real, metric, "classifier")
+
+
+def test_mistakes_with_two_sets_are_told_before_these_are_read(tmp_path):
+    images = ("--images=nowhere", "--images=nowhere", f"--prepared={tmp_path}")
+    for arguments, told in (
+        (("--metrics=fdi",), "--metrics: 'fdi' is no measure"),
+        (("--metrics=fid", "--features=inceptoin"), "--features: found 'inceptoin'"),
+        (("--metrics=fid", "--inception_weights=nowhere"), "--inception_weights: 'nowhere' cannot be read"),
+        (("--metrics=fid", "--features=classifier", "--step=3"), "--step: found 3, expected none with --images"),
+    ):
+        done = call("evaluate", *images, *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"error: {told}")
+        assert done.stderr.count("\n") == 1
 
 
 def test_cached_features_are_used_for_nothing_else(monkeypatch):
