@@ -3,6 +3,7 @@
 A file in `configs/` selects and documents one row of `DATA_SETS`. Every field is declared in `fields.py`.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -172,6 +173,7 @@ def validate(config: ConfigDict) -> ConfigDict:
     _check_together(config)
     _check_steps_per_call(config)
     _check_layers(config)
+    _check_sizes(config)
     return config
 
 
@@ -273,6 +275,19 @@ def _check_layers(config: ConfigDict) -> None:
             f"config.image_size: found {config.image_size}, expected multiples of {total}, the product of the "
             f"{len(strides)} strides; try --config.image_size={nearest[0]},{nearest[1]} or other strides"
         )
+
+
+def _check_sizes(config: ConfigDict) -> None:
+    """Refuses what would fit nowhere: arrays have int32 indices. The memory of this machine is not known here."""
+    features, strides = layers(config)
+    kernels, pixels = (config.channels, *features), math.prod(config.image_size)
+    dense = (pixels // math.prod(strides) ** 2 * kernels[-1], *config.dense, config.latent_dim)
+    weights = sum(config.kernel_size**2 * ins * outs for ins, outs in itertools.pairwise(kernels))
+    weights += sum(ins * outs for ins, outs in itertools.pairwise(dense))
+    if weights >= 2**31:
+        raise UserError(f"config.width: found {weights:.1e} weights in a network, expected less than 2**31; lower it")
+    if (total := config.batch_size * pixels) >= 2**31:
+        raise UserError(f"config.batch_size: found {total:.1e} pixels in a batch, expected less than 2**31; lower it")
 
 
 def _nearest_size(config: ConfigDict) -> tuple[int, ...]:

@@ -22,6 +22,11 @@ INTERVALS = ("log_every", "sample_every", "checkpoint_every", "eval_every")
 GRADIENT_PENALTIES = ("r1", "r2", "gradient_penalty", "dragan")
 
 
+# Far beyond what a DCGAN can be trained on. Counts are int32 on the devices.
+MAX_SIDE = 4096
+LARGEST_COUNT = 2**31 - 1
+
+
 class Check(NamedTuple):
     """A test of a field's value, and what an error says was expected."""
 
@@ -56,7 +61,10 @@ class Field(NamedTuple):
 # Where images come from may change: their content is compared, by the hash that a checkpoint carries.
 _SOURCES = one_of("digits", "folder", "idx", "tfds", "lmdb", "prepared")
 _CROPS = one_of("center", "celeba108", "celeba140", "celeba178", "none")
-_SIZE = Check(lambda size: len(size) in (1, 2) and min(size) >= 1, "height,width in pixels, or one side")
+_SIZE = Check(
+    lambda size: len(size) in (1, 2) and 1 <= min(size) <= max(size) <= MAX_SIDE,
+    f"height,width in pixels, or one side, up to {MAX_SIDE}",
+)
 _SEED = Check(lambda seed: 0 <= seed < 2**31, "0 or more, and less than 2**31")
 _BATCH = Check(lambda size: size >= 2, "at least 2, for batch norm's statistics")
 _CLASSES = Check(lambda count: count == 0 or count >= 2, "0 (no labels) or at least 2")
@@ -66,6 +74,7 @@ _AUGMENTS = Check(
 )
 _ACTIVATIONS = one_of("relu", "leaky_relu", "tanh", "softplus")
 _BETA_END = Check(lambda value: value == -1 or 0 <= value < 1, "-1, or a number in [0, 1)")
+_UPDATES = Check(lambda count: 1 <= count <= 100, "1 to 100: each is compiled by itself")
 _CHANNELS = Check(lambda count: count in (1, 3), "1 (grey) or 3 (colour)")
 
 SECTIONS: dict[str, dict[str, Field]] = {
@@ -136,7 +145,7 @@ SECTIONS: dict[str, dict[str, Field]] = {
     "Stability": {
         "loss": Field("non_saturating", "the adversarial loss (docs/stability.md)", one_of("non_saturating", "hinge", "least_squares", "wasserstein", "relativistic")),
         "label_smoothing": Field(0.0, "subtracted from the label 1 of real images; for 'non_saturating'", BELOW_1),
-        "discriminator_steps": Field(1, "updates of the discriminator in a step, each with images of its own", AT_LEAST_1),
+        "discriminator_steps": Field(1, "updates of the discriminator in a step, each with images of its own", _UPDATES),
         "r1": Field(0.0, "weight of half the squared gradient at real images", NOT_NEGATIVE),
         "r2": Field(0.0, "weight of half the squared gradient at generated images", NOT_NEGATIVE),
         "gradient_penalty": Field(0.0, "weight of WGAN-GP's penalty; usually 10", NOT_NEGATIVE),
@@ -192,6 +201,8 @@ def check_value(name: str, values: dict[str, Any]) -> None:
         kind = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}[type(field.default)]
     if not fits:
         raise UserError(f"config.{name}: found {value!r}, expected {kind}")
+    if any(type(item) is int and item > LARGEST_COUNT for item in (value if isinstance(value, tuple) else (value,))):
+        raise UserError(f"config.{name}: found {value!r}, expected less than 2**31")
     if not field.check.holds(value):
         raise UserError(f"config.{name}: found {value!r}, expected {field.check.expected}")
 

@@ -20,7 +20,7 @@ import numpy as np
 import processes
 from absl import flags
 
-from dcgan_jax.runtime.errors import UserError, rename_field
+from dcgan_jax.runtime.errors import UserError, rename_fields
 
 if TYPE_CHECKING:
     from dcgan_jax.evaluation.evaluate import Evaluator
@@ -37,7 +37,14 @@ WEIGHTS = flags.DEFINE_string(
     "inception_weights", "", "file of Inception's weights; by default looked for, or downloaded"
 )
 IMAGES = flags.DEFINE_multi_string("images", [], "given twice: generated images, then real images")
-SEED = flags.DEFINE_integer("seed", 0, "seed of the samples")
+SEED = flags.DEFINE_integer("seed", 0, "seed of the samples", 0, cli.LARGEST_SEED)
+
+# What errors name in place of a configuration's fields.
+NAMES = image_sets.NAMES | {
+    "config.eval_metrics": "--metrics",
+    "config.eval_features": "--features",
+    "config.inception_weights": "--inception_weights",
+}
 
 
 def main() -> None:
@@ -50,10 +57,23 @@ def main() -> None:
         raise UserError("--metrics: missing, expected names such as fid50k_train,prdc10k_train; see --help")
     if bool(WORKDIR.value) == bool(IMAGES.value) or len(IMAGES.value) not in (0, 2):
         raise UserError("--workdir: expected either this, a run directory, or --images twice: generated, then real")
+    workdir = None if IMAGES.value else cli.run_directory(WORKDIR.value, "runs/digits")
+    with rename_fields(NAMES):
+        _check_names()
+        measure(workdir) if workdir else compare()
+
+
+def _check_names() -> None:
+    """Raises UserError for mistakes that need no images to be found."""
+    from dcgan_jax.evaluation import evaluate, extractors
+
+    evaluate.check_names(METRICS.value, FEATURES.value, splits=not IMAGES.value)
+    if WEIGHTS.value or not IMAGES.value:  # given images are looked at before a download
+        extractors.find_weights(FEATURES.value, WEIGHTS.value)
     if IMAGES.value:
-        compare()
-    else:
-        measure(cli.run_directory(WORKDIR.value, "runs/digits"))
+        for flag in ("step", "seed", "data", "test"):
+            if flags.FLAGS[flag].present:
+                raise UserError(f"--{flag}: found {flags.FLAGS[flag].value}, expected none with --images")
 
 
 def measure(workdir: Path) -> None:
@@ -68,8 +88,7 @@ def measure(workdir: Path) -> None:
     gan = load(workdir)
     steps = _steps(workdir, gan)
     config = image_sets.moved(gan.config)
-    with rename_field("--data", "config.data.path"), rename_field("--test", "config.data.test"):
-        evaluator = evaluate.from_config(config, METRICS.value, FEATURES.value, weights=WEIGHTS.value, seed=SEED.value)
+    evaluator = evaluate.from_config(config, METRICS.value, FEATURES.value, weights=WEIGHTS.value, seed=SEED.value)
     for step in steps:
         loaded = _load(workdir, step)
         if loaded is None:

@@ -1,14 +1,12 @@
 """The flags --data, --test, --prepared: the real images that a trained network is measured or shown with."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import ConfigDict
 
 from dcgan_jax.config import validate
-from dcgan_jax.runtime.errors import UserError, local_path, rename_field
+from dcgan_jax.runtime.errors import UserError, local_path, rename_fields
 
 if TYPE_CHECKING:
     from dcgan_jax.data import ImageSet
@@ -24,6 +22,15 @@ TEST = flags.DEFINE_string(
 )
 PREPARED = flags.DEFINE_string("prepared", None, "folder of prepared sets, in place of the run's data.prepared")
 TRAINING = ("data", "prepared")  # the flags that say where training images are
+# What errors name in place of a configuration's fields. There is no flag for the source: it follows from --data.
+NAMES = {
+    "config.data": "--data",
+    "config.data.path": "--data",
+    "config.data.name": "--data",
+    "config.data.source": "",
+    "config.data.test": "--test",
+    "config.data.prepared": "--prepared",
+}
 
 
 def moved(config: ConfigDict) -> ConfigDict:
@@ -50,7 +57,7 @@ def open_training(config: ConfigDict) -> "ImageSet":
     """The training images that the flags name, with their labels if they have some, in the size of a configuration."""
     from dcgan_jax import data
 
-    with _naming_flags():
+    with rename_fields(NAMES):
         return data.load(validate(replaced(config)), labelled=True)
 
 
@@ -58,25 +65,11 @@ def open_test(config: ConfigDict) -> "ImageSet":
     """The held-out images that the flags name, in the size of a configuration. Raises UserError if there are none."""
     from dcgan_jax import data
 
-    with _naming_flags():
+    with rename_fields(NAMES):
         test = data.held_out(validate(replaced(config)))
     if test is None:
         raise UserError("--test: found no held-out images beside the training images; name some by --test=PATH")
     return test
-
-
-@contextmanager
-def _naming_flags() -> Iterator[None]:
-    """Replaces fields by flags in error messages."""
-    try:
-        with (
-            rename_field("--data", "config.data.path"),
-            rename_field("--data", "config.data.name"),
-            rename_field("--test", "config.data.test"),
-        ):
-            yield
-    except UserError as error:  # there is no flag for the source: it follows from --data
-        raise UserError(str(error).replace("--config.data.source=folder ", "")) from error
 
 
 def hashes(**sets: "ImageSet") -> dict[str, dict]:

@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags
 
 from dcgan_jax.runtime import files
+from dcgan_jax.runtime.array_files import read_arrays
 from dcgan_jax.runtime.errors import UserError, local_path
 
 FORMAT = flags.DEFINE_enum("format", None, ["theano", "torch"], "format of the files")
@@ -72,16 +73,11 @@ def _arrays(name: str) -> dict[str, np.ndarray]:
     path = local_path(name, "--file")
     try:
         if path.is_dir():
-            arrays = {file.stem: np.load(file, allow_pickle=False) for file in sorted(path.glob("*.npy"))}
-        else:
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = dict(archive)
-        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-            raise ValueError("it holds other things besides arrays")
-        return arrays
+            return {file.stem: read_arrays(file)[""] for file in sorted(path.glob("*.npy"))}
+        return read_arrays(path)
     except FileNotFoundError:
         raise UserError(f"--file: {name!r} does not exist; pass another path") from None
-    except Exception as error:  # zipfile and numpy raise exceptions of many types for damaged files
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(f"--file: {name!r} cannot be read ({error}), expected an .npz, or a folder of .npy") from error
 
 

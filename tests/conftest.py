@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -33,6 +34,7 @@ from absl import flags
 from filelock import FileLock
 
 from dcgan_jax import config as configuration
+from dcgan_jax import fields
 from dcgan_jax.runtime import compile_cache, signals
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,7 +109,22 @@ def call(script: str, *arguments: object, **environment: str) -> subprocess.Comp
             code = 0
         except SystemExit as end:
             code = end.code or 0
+        _check_names_in(stderr.getvalue())
     return subprocess.CompletedProcess(arguments, code, stdout.getvalue(), stderr.getvalue())
+
+
+def _check_names_in(told: str) -> None:
+    """Every flag or field that a launcher's messages name must be one of its own, or --step, which training names."""
+    for flag, field in named(told):
+        assert flag in flags.FLAGS or flag in ("help", "NAME", "step"), f"--{flag} is no flag of this launcher: {told}"
+        assert not field or fields.default_of(field) is not None, told
+
+
+def named(text: str) -> list[tuple[str, str]]:
+    """The flags --NAME that a text names, and the fields of --config.FIELD; not those in commands, python launch/..."""
+    text = re.sub(r"python launch/\S+(?: --\S+)*|pip install.*", "", text)
+    found = re.findall(r"(?<![\w-])--([A-Za-z]\w*)(?:\.(\w+(?:\.\w+)*))?", text)
+    return found
 
 
 class _NeverExits(signals.StopRequests):

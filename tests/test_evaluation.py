@@ -1,6 +1,7 @@
 """Metrics of runs and images: equal on all devices and processes, equal in training and afterwards, cached safely."""
 
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -63,11 +64,75 @@ def test_functions_of_one_name_have_different_digests():
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("inceptoin", "one of inception, classifier"), ("no_such:thing", "cannot be imported"), ("math:no", "imported")],
+    [
+        ("", "one of inception, classifier"),
+        ("inceptoin", "one of inception, classifier"),
+        ("no_such:thing", "cannot be imported"),
+        ("math:no", "imported"),
+        (":", "imported"),
+        ("..:x", "imported"),
+        ("math:pi", "is float, expected a function"),
+        ("os:getcwd", "fails .*takes no arguments"),
+        ("json:dumps", "fails .*not JSON serializable"),
+        ("jax.numpy:mean", r"gave float32 \(\) for uint8"),
+        ("jax.numpy:shape", r"gave int32 .* for uint8"),
+        ("classifier", "images without labels.*pass --config.eval_features=inception"),
+    ],
 )
-def test_unknown_features_are_named(name, expected):
-    with pytest.raises(UserError, match=expected):
+def test_features_that_cannot_be_had_are_named_in_one_line(name, expected):
+    with pytest.raises(UserError, match=f"^config.eval_features: .*{expected}") as raised:
         extractors.by_name(name, image_set(10))
+    assert "\n" not in str(raised.value)
+
+
+def test_features_that_are_not_finite_are_no_result():
+    with pytest.raises(features.NotFinite, match="numbers for the samples that are not finite"):
+        measured("prdc", image_set(20), image_set(20, 1), lambda x: blocks(x) / 0)
+
+
+def test_a_result_that_is_not_finite_is_an_error(monkeypatch):
+    monkeypatch.setattr(evaluate.metrics, "frechet_distance", lambda *moments: float("nan"))
+    with pytest.raises(features.NotFinite, match="fid is nan by the features tests:blocks"):
+        measured("fid", image_set(20), image_set(20, 1))
+
+
+def test_images_that_are_all_alike_have_finite_measures():
+    alike = image_set(20)._replace(images=np.full((20, 8, 8, 3), 9, np.uint8))
+
+    def sure(images):
+        vectors, logits = blocks_and_logits(images)
+        return vectors, logits * 1e30
+
+    for real in (alike, image_set(20)):
+        assert np.isfinite(list(measured("fid,prdc,is,memorisation", alike, real, sure).values())).all()
+
+
+def test_a_classifier_needs_labels_of_two_classes():
+    labelled = image_set(10)._replace(labels=np.zeros(10, np.int32))
+    with pytest.raises(UserError, match="images of a single class"):
+        extractors.by_name("classifier", labelled)
+
+
+def test_too_few_images_are_told_before_a_classifier_is_trained(monkeypatch):
+    monkeypatch.setattr(extractors.feature_classifier, "classifier_extractor", lambda *_: pytest.fail("trained"))
+    real = image_set(24)._replace(labels=np.arange(24, dtype=np.int32) % 2)
+    for metric, told in (("is", "at least 10"), ("prdc", "at least 6"), ("fid", "more than the 192"), ("kid", "1000")):
+        with pytest.raises(UserError, match=f"found 5 generated images, expected .*{told}"):
+            evaluate.from_image_sets(image_set(5), real, metric, "classifier")
+
+
+def test_mistakes_with_two_sets_are_told_before_these_are_read(tmp_path):
+    images = ("--images=nowhere", "--images=nowhere", f"--prepared={tmp_path}")
+    for arguments, told in (
+        (("--metrics=fdi",), "--metrics: 'fdi' is no measure"),
+        (("--metrics=fid", "--features=inceptoin"), "--features: found 'inceptoin'"),
+        (("--metrics=fid", "--inception_weights=nowhere"), "--inception_weights: 'nowhere' cannot be read"),
+        (("--metrics=fid", "--features=classifier", "--step=3"), "--step: found 3, expected none with --images"),
+    ):
+        done = call("evaluate", *images, *arguments)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"error: {told}")
+        assert done.stderr.count("\n") == 1
 
 
 def test_cached_features_are_used_for_nothing_else(monkeypatch):
@@ -149,7 +214,7 @@ def test_real_digits_score_better_than_noise():
 )
 def test_too_few_images_are_named_with_the_reason(metrics, count, expected):
     with pytest.raises(UserError, match=expected):
-        evaluator(metrics, image_set(count), image_set(count, 1))
+        evaluate.check_counts(parse_without_splits(metrics, count), extractor(), {"train": count}, samples=count)
 
 
 def values(file):
@@ -219,7 +284,22 @@ def pictures_of_many_kinds(tmp_path_factory):
     np.savez(folder / "larger.npz", images=pictures(200, side=16))
     np.savez(folder / "floats.npz", images=pictures(2) / 255)
     np.savez(folder / "unnamed.npz", pictures=pictures(2))
+    np.savez(folder / "none.npz", images=pictures(2)[:0])
     np.save(folder / "objects.npy", np.array([{}]))
+    np.save(folder / "grey.npy", pictures(2)[..., 0])
+    for name, content in {
+        "page.npz": b"\n<!DOCTYPE html><html></html>",
+        "page.npy": b"<html>",
+        "pointer.npz": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        "zero.npy": b"",
+        "zero.npz": b"",
+        "pickle.npy": pickle.dumps({}),
+        "text.npz": b"hello",
+        "picture.npz": (folder / "mixed" / "8.png").read_bytes(),
+    }.items():
+        (folder / name).write_bytes(content)
+    np.save(folder / "short.npy", pictures(20))
+    (folder / "short.npy").write_bytes((folder / "short.npy").read_bytes()[:500])
     (folder / "cut.npz").write_bytes((folder / "good.npz").read_bytes()[:500])
     return folder
 
@@ -232,15 +312,28 @@ def pictures_of_many_kinds(tmp_path_factory):
         ("nowhere", "does not exist.*pass --images="),
         ("nowhere.npz", "does not exist"),
         ("floats.npz", "expected uint8"),
-        ("unnamed.npz", "it holds pictures, none of images, arr_0"),
-        ("objects.npy", "cannot be read"),
-        ("cut.npz", "cannot be read"),
+        ("unnamed.npz", "holds pictures, none of images, arr_0"),
+        ("none.npz", r"holds uint8 \(0, 8, 8, 3\); expected uint8"),
+        ("grey.npy", r"holds uint8 \(2, 8, 8\); expected uint8"),
+        ("objects.npy", "cannot be read .*Python objects, which are not opened"),
+        ("cut.npz", "is cut short, or damaged"),
+        ("short.npy", "cannot be read"),
+        ("page.npz", r"is a web page \(HTML\); download the file itself"),
+        ("page.npy", "is a web page"),
+        ("pointer.npz", "is a git-lfs pointer; fetch the file itself by `git lfs pull`"),
+        ("zero.npy", "is empty"),
+        ("zero.npz", "is empty"),
+        ("pickle.npy", "is a pickle, which is not opened"),
+        ("text.npz", "is neither .npz nor .npy"),
+        ("picture.npz", "is a PNG image"),
     ],
 )
 def test_images_that_cannot_be_measured_are_named(pictures_of_many_kinds, tmp_path, name, expected):
     with pytest.raises(UserError, match=f"^--images: .*({expected})") as raised:
         open_images(str(pictures_of_many_kinds / name), str(tmp_path))
     assert "config." not in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert "unsafe" not in str(raised.value)
     assert not list(tmp_path.iterdir())
 
 

@@ -83,7 +83,7 @@ def test_images_per_second_are_of_training_alone(tiny, tmp_path, monkeypatch, cl
     monkeypatch.setattr(prepare, "_evaluator", lambda config: clock.takes(20, lambda read, step: []))
     monkeypatch.setattr(prepare, "Quality", lambda images: clock.takes(20, lambda read: 1.0))
     intervals = dict(log_every=1, sample_every=3, checkpoint_every=4, eval_every=2)
-    config = tiny(num_steps=8, eval_metrics="fid10k_train", quality=True, **intervals)
+    config = tiny(num_steps=8, eval_metrics="fid10k_train", eval_features="classifier", quality=True, **intervals)
     train.train(config, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["images_per_sec"] for line in lines] == [config.batch_size] * 8
@@ -154,7 +154,10 @@ def test_quality_is_in_the_line_of_each_checkpoint(tiny, tmp_path, measured, cap
 def test_a_line_holds_what_an_evaluation_measured(tiny, tmp_path, monkeypatch):
     line = {"metric": "fid10k_train", "value": 7.5, "features": "own", "step": 2}
     monkeypatch.setattr(prepare, "_evaluator", lambda config: lambda read, step: [line])
-    train.train(tiny(num_steps=2, eval_every=2, eval_metrics="fid10k_train", quality=False), tmp_path)
+    train.train(
+        tiny(num_steps=2, eval_every=2, eval_metrics="fid10k_train", eval_features="classifier", quality=False),
+        tmp_path,
+    )
     assert recorded(tmp_path)[-1]["fid10k_train"] == 7.5
 
 
@@ -184,9 +187,8 @@ def test_a_moment_has_one_snapshot_for_all_hooks(tiny, tmp_path, monkeypatch):
     recalibrate = inference.recalibrate
     monkeypatch.setattr(hooks, "recalibrate", lambda *a: made.append(1) or recalibrate(*a))
     monkeypatch.setattr(prepare, "_evaluator", lambda config: lambda read, step: seen.append(read([0])) or [])
-    config = tiny(
-        num_steps=2, log_every=1, sample_every=2, checkpoint_every=2, eval_every=2, eval_metrics="fid10k_train"
-    )
+    measures = dict(eval_every=2, eval_metrics="fid10k_train", eval_features="classifier")
+    config = tiny(num_steps=2, log_every=1, sample_every=2, checkpoint_every=2, **measures)
     state = train.train(config, tmp_path)
     assert len(made) == 2, "before the first step, and after the last"
     assert len(seen) == 1

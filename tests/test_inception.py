@@ -134,6 +134,9 @@ def test_a_file_with_another_hash_is_refused(tmp_path, monkeypatch):
     (tmp_path / "weights.pth").write_bytes(b"something else")
     with pytest.raises(UserError, match="SHA-256"):
         inception_weights.load(tmp_path / "weights.pth")
+    (tmp_path / "page.pth").write_bytes(b"<!DOCTYPE html>")
+    with pytest.raises(UserError, match=r"config.inception_weights: .*page.pth' is a web page \(HTML\)"):
+        inception_weights.find(tmp_path / "page.pth")
     with pytest.raises(UserError, match="cannot be read"):
         inception_weights.load(tmp_path / "absent.pth")
 

@@ -55,7 +55,7 @@ def test_a_run_leaves_what_the_contract_says(straight_run):
 
 def test_resuming_equals_the_straight_run(straight_run, tmp_path):
     first = call("train", *SMALL, "--config.num_steps=20", f"--workdir={tmp_path}/run")
-    assert first.stderr.startswith("starting ")
+    assert "starting " in first.stderr
     second = call("train", *SMALL, "--config.num_steps=40", f"--workdir={tmp_path}/run")
     assert second.stderr.startswith(f"resuming {tmp_path}/run from step 20"), second.stderr
     assert_states_equal(straight_run, tmp_path / "run")
@@ -151,12 +151,24 @@ WRONG = [
     (("--config=configs/digits.py", "loose"), "found 'loose'"),
     ((), "--config: missing"),
     (("--config=",), "--config: missing"),
-    (("--config=configs/digits.py", "--config.steps_per_call=99999999999999999"), "try 50"),
+    (("--config=configs/digits.py", "--config.steps_per_call=1999999999"), "try 50"),
     (("--config=README.md",), "get_config()"),
     (("--config=configs/digits.py", "--config.image_size=16", "--config.image_size=32"), "found twice"),
     (("--config=configs/folder.py",), "config.data.path: missing"),
     (("--config=configs/folder.py", "--config.data.path=/does/not/exist"), "'/does/not/exist' does not exist"),
     (("--config=configs/digits.py", "--config.batch_size=63"), "multiple of the 4 devices; try 64"),
+    (
+        ("--config=configs/digits.py", "--config.eval_every=3", "--config.eval_metrics=fid"),
+        "config.eval_metrics: 'fid'",
+    ),
+    (
+        (*SMALL, "--config.eval_every=3", "--config.eval_metrics=fid9_train", "--config.eval_features=inceptoin"),
+        "config.eval_features: found 'inceptoin'",
+    ),
+    (
+        (*SMALL, "--config.eval_every=3", "--config.eval_metrics=is9k", "--config.inception_weights=nowhere"),
+        "config.inception_weights: 'nowhere' cannot be read",
+    ),
 ]
 
 
@@ -164,7 +176,7 @@ WRONG = [
 def test_a_mistake_ends_with_2_and_one_line_before_anything_is_written(tmp_path, arguments, told):
     done = call("train", *arguments, f"--workdir={tmp_path}/run")
     assert done.returncode == 2
-    errors = [line for line in done.stderr.splitlines() if not line.startswith("starting ")]
+    errors = done.stderr.splitlines()
     assert len(errors) == 1
     assert told in errors[0]
     assert not (tmp_path / "run").exists()

@@ -12,7 +12,7 @@ from dcgan_jax.data.preparation import find_or_prepare
 from dcgan_jax.data.prepared import ImageSet, cards, open_set
 from dcgan_jax.data.sources import folder
 from dcgan_jax.data.sources.folder import open_source
-from dcgan_jax.runtime.errors import rename_field
+from dcgan_jax.runtime.errors import UserError, rename_fields
 
 __all__ = [
     "Batches",
@@ -40,13 +40,18 @@ def load(config: ConfigDict, *, labelled: bool = False) -> ImageSet:
 
     Raises UserError if the source does not exist, cannot be read, has no image, or has labels that do not fit.
     """
-    image_set = load_any(config)
+    image_set = load_any(config, resizable=not labelled)
     return classes.labelled(image_set, config.num_classes) if labelled else for_training(image_set, config)
 
 
-def load_any(config: ConfigDict) -> ImageSet:
-    """The prepared images of a validated configuration, with the labels that their source has. Raises as `load`."""
-    return open_prepared(config) if config.data.source == "prepared" else open_set(find_or_prepare(config))
+def load_any(config: ConfigDict, *, resizable: bool = True) -> ImageSet:
+    """The prepared images of a validated configuration, with the labels that their source has. Raises as `load`.
+
+    resizable: whether advice may be to change the configuration's size; not where a network's images have it.
+    """
+    if config.data.source == "prepared":
+        return open_prepared(config, resizable=resizable)
+    return open_set(find_or_prepare(config))
 
 
 def for_training(image_set: ImageSet, config: ConfigDict) -> ImageSet:
@@ -69,6 +74,10 @@ def held_out(config: ConfigDict) -> ImageSet | None:
     """
     config = ConfigDict(config.to_dict())
     name, path = config.data.test, Path(config.data.path).expanduser()
+    if name and config.data.source == "digits":
+        raise UserError(
+            f"config.data.test: found {name!r}, expected '': digits has no images beside those it trains on"
+        )
     if config.data.source == "tfds":
         config.data.split = name or "test"
         return load(config, labelled=True)
@@ -80,5 +89,5 @@ def held_out(config: ConfigDict) -> ImageSet | None:
     if not name:
         return None
     config.data.path = name
-    with rename_field("config.data.test", "config.data.path"):
+    with rename_fields({"config.data.path": "config.data.test"}):
         return load(config, labelled=True)

@@ -14,8 +14,8 @@ from dcgan_jax.runtime.errors import UserError, local_path, writable_path
 log = logging.getLogger("dcgan_jax")
 
 
-def open_prepared(config: ConfigDict) -> prepared.ImageSet:
-    """Opens the prepared set that `config.data.path` names.
+def open_prepared(config: ConfigDict, *, resizable: bool = True) -> prepared.ImageSet:
+    """Opens the prepared set that `config.data.path` names. resizable: the configuration's size may still be changed.
 
     Raises UserError if it does not exist, cannot be copied, or its images do not have the configuration's size.
     """
@@ -23,10 +23,10 @@ def open_prepared(config: ConfigDict) -> prepared.ImageSet:
     shape, expected = image_set.images.shape[1:], (*config.image_size, config.channels)
     if shape != expected:
         height, width, channels = shape
+        fitting = f"pass --config.image_size={height},{width} --config.channels={channels}, or " if resizable else ""
         raise UserError(
             f"config.data.path: {config.data.path!r} holds images of {shape} (height, width, channels), "
-            f"expected {expected}; pass --config.image_size={height},{width} --config.channels={channels}, or prepare "
-            "another set"
+            f"expected {expected}; {fitting}prepare another set"
         )
     return image_set
 

@@ -58,5 +58,10 @@ def load(kind: str, key: str, expected: Tree) -> tuple[Tree, dict[str, Any]] | N
         return None
 
 
+def exists(kind: str, key: str) -> bool:
+    """Whether something was saved under this key."""
+    return _file(kind, key).exists()
+
+
 def _file(kind: str, key: str) -> Path:
     return folder() / f"{kind}-{key[:32]}.npz"

@@ -8,9 +8,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dcgan_jax import data
-from dcgan_jax.evaluation import extractors, metrics
-from dcgan_jax.evaluation.features import Extractor, Features, Reader, extract
-from dcgan_jax.evaluation.metric_names import MIN_IMAGES, MetricSpec, parse, parse_without_splits
+from dcgan_jax.evaluation import counts, extractors, metrics
+from dcgan_jax.evaluation.extractors import Choice
+from dcgan_jax.evaluation.features import Extractor, Features, NotFinite, Reader, extract
+from dcgan_jax.evaluation.metric_names import MetricSpec, parse, parse_without_splits
 from dcgan_jax.evaluation.moments import moments_of
 from dcgan_jax.evaluation.reference import Reference
 from dcgan_jax.runtime.errors import UserError
@@ -25,25 +26,24 @@ ResultLine = dict[str, Any]
 class Evaluator:
     """Measures samples by several metrics.
 
-    references: real images by split, 'train' and 'test', as far as the metrics need them.
-    Raises UserError, before anything is computed, if a split is missing or has too few images for a metric.
+    references: real images by split, 'train' and 'test', as far as the metrics need them; enough for each.
     """
 
     def __init__(self, specs: list[MetricSpec], extractor: Extractor, references: dict[str, Reference], seed: int = 0):
         self.specs, self.extractor, self.references, self.seed = specs, extractor, references, seed
-        for spec in specs:
-            _check(spec, extractor, references)
 
     def __call__(self, read: Reader, **about: Any) -> list[ResultLine]:
         """The results for the samples that `read` returns; the same on all processes.
 
         Each is a line of evaluation.jsonl: `about` (such as the checkpoint's step), metric, value, further values of
-        the metric, and what it was measured with.
+        the metric, and what it was measured with. Raises NotFinite if a value or the features are not finite.
         """
         began = time.perf_counter()
         count = max(spec.count for spec in self.specs)
         samples = extract(self.extractor, read, np.arange(count), "samples")
         results = [result for spec in self.specs for result in self._measure(spec, samples)]
+        for result in results:
+            _check_finite(result, self.extractor.name)
         seconds = time.perf_counter() - began
         provenance = {
             "features": self.extractor.name,
@@ -80,30 +80,40 @@ class Evaluator:
         ]
 
 
-def _check(spec: MetricSpec, extractor: Extractor, references: dict[str, Reference]) -> None:
-    split = "train" if spec.metric == "memorisation" else spec.split
-    if spec.metric == "is" and not extractor.classes:
-        raise UserError(f"metrics: {spec.name} needs classes, which {extractor.name} has not")
-    if not split:
-        return
-    if split not in references:
-        raise UserError(
-            f"metrics: {spec.name} needs held-out images, and there are none; name them by "
-            "--config.data.test=PATH, or measure against _train"
-        )
-    real, name = references[split].count, f"{references[split].split} images"
-    if spec.metric == "fid":
-        for kind, count in (("samples", spec.count), (name, real)):
-            if count <= extractor.size:
-                raise UserError(
-                    f"metrics: {spec.name}: found {count} {kind}, expected more than the {extractor.size} features: "
-                    "with fewer, the covariance is singular, and FID depends on the number of images more than on "
-                    "their quality; take kid, or other features"
-                )
-    if real < MIN_IMAGES[spec.metric]:
-        raise UserError(
-            f"metrics: {spec.name}: found {real} {name}, expected at least {MIN_IMAGES[spec.metric]}; take another "
-            "measure"
+def check_names(metrics: str, features: str, *, splits: bool = True) -> list[MetricSpec]:
+    """The metrics by these names, as `from_config` takes them, or without `splits` as `from_image_sets` does.
+
+    Raises UserError, before there are images, for unknown names of metrics or features.
+    """
+    specs = parse(metrics) if splits else parse_without_splits(metrics)
+    extractors.check_name(features)
+    return specs
+
+
+def check_counts(
+    specs: list[MetricSpec], choice: Choice | Extractor, real: dict[str, int], samples: int | None = None
+) -> None:
+    """Raises UserError if a metric has too few images (`counts`), no held-out images, or no classes."""
+    for spec in specs:
+        if spec.metric == "is" and not choice.classes:
+            raise UserError(
+                f"config.eval_metrics: {spec.name} needs classes, of which {choice.name} gives no logits; pass "
+                "--config.eval_features=inception, or another measure"
+            )
+        if spec.split and spec.split not in real:
+            raise UserError(
+                f"config.eval_metrics: {spec.name} needs held-out images, and there are none; measure "
+                "against _train, or name them by --config.data.test=PATH"
+            )
+    counts.check(specs, real, choice.size, samples=samples)
+
+
+def _check_finite(result: ResultLine, features: str) -> None:
+    numbers = [result[name] for name in ("value", "standard_error", "spread") if result.get(name) is not None]
+    if not np.isfinite(numbers).all():
+        raise NotFinite(
+            f"config.eval_metrics: {result['metric']} is {result['value']} by the features {features}, expected a "
+            "finite number; take other features, or another measure"
         )
 
 
@@ -140,16 +150,19 @@ def from_config(config: ConfigDict, metrics: str, features: str, *, weights: str
     """An evaluator of samples of a run with this validated configuration.
 
     metrics: names, as in `metric_names`. features: a name, as in `extractors`. weights: path of Inception's weights.
-    Real images are prepared if necessary. Raises UserError for unknown names, or if something needed is missing.
+    Real images are prepared if necessary. Raises UserError for unknown names, if something needed is missing, or if
+    there are too few images, before features are learned or computed.
     """
-    specs = parse(metrics)
+    specs = check_names(metrics, features)
     train = data.load(config, labelled=True)
     wants_test = features == "classifier" or any(spec.split != "train" for spec in specs)
     test = data.held_out(config) if wants_test else None
-    extractor = extractors.by_name(features, train, test, weights=weights)
-    references = {"train": Reference(train, extractor, "train")}
-    if test:
-        references["test"] = Reference(test, extractor, "test")
+    sets = {"train": train} | ({"test": test} if test else {})
+    choice = extractors.choose(features, train, test, weights=weights)
+    check_counts(specs, choice, {split: len(images.images) for split, images in sets.items()})
+    extractor = choice.make()
+    names = {"train": "training images", "test": "held-out images"}
+    references = {split: Reference(images, extractor, names[split]) for split, images in sets.items()}
     return Evaluator(specs, extractor, references, seed)
 
 
@@ -158,7 +171,8 @@ def from_image_sets(
 ) -> Evaluator:
     """An evaluator of one set of images against another, by metrics without splits.
 
-    Raises UserError for unknown names, too few images, or if the features are not available.
+    Raises UserError, before anything is computed, for unknown names, too few images, or if the features are not
+    available.
     """
     specs = parse_without_splits(metrics, len(fake.images))
     sizes = [images.images.shape[1:] for images in (fake, real)]
@@ -168,5 +182,7 @@ def from_image_sets(
             "--features=inception, which resizes them, or prepare both in one size (launch/prepare.py "
             "--config=configs/folder.py --config.image_size=HEIGHT,WIDTH --config.data.path=...) and pass their folders"
         )
-    extractor = extractors.by_name(features, real, weights=weights)
+    choice = extractors.choose(features, real, weights=weights)
+    check_counts(specs, choice, {"train": len(real.images)}, samples=len(fake.images))
+    extractor = choice.make()
     return Evaluator(specs, extractor, {"train": Reference(real, extractor)})

@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
+from tqdm import tqdm
 
-from dcgan_jax.data import Batches, ImageSet
+from dcgan_jax.data import Batches, ImageSet, check_classes
 from dcgan_jax.evaluation import cache
 from dcgan_jax.evaluation.features import Extractor
 from dcgan_jax.ops.conv import conv
@@ -60,25 +61,45 @@ class FeatureClassifier(nn.Module):
 def classifier_extractor(real: ImageSet, test: ImageSet | None = None, seed: int = 0) -> Extractor:
     """The features of a classifier of these images, trained unless it is in the cache.
 
-    real, test: with labels. Without `test`, every fifth image of `real` is held out for the accuracy.
-    Raises UserError if there are no labels.
+    real: with labels. Without labels of `test`, every fifth image of `real` is held out for the accuracy.
+    Raises UserError as `check_labels` does.
     """
-    if real.labels is None or len(np.unique(real.labels)) < 2:
-        raise UserError(
-            "--features: found 'classifier' for images without labels, expected labelled ones (a folder for each "
-            "class, idx, tfds); pass --features=inception"
-        )
+    check_labels(real, test)
+    if test and test.labels is None:
+        test = None
     hashes = [*real.card["sha256"].values(), *(test.card["sha256"].values() if test else ())]
     key = digest(json.dumps([VERSION, seed, STEPS, BATCH, LEARNING_RATE, WIDTHS, hashes]))
-    network = FeatureClassifier(int(real.labels.max()) + 1)
+    network = FeatureClassifier(num_classes(real))
     cached = cache.load("classifier", key, shapes(network, real.images.shape[1:]))
     if cached is None:
-        log.info("training a classifier for features, once")
+        log.info(
+            "training a classifier of %d labels for features, once for these images: %d steps of %d images, which "
+            "takes minutes on CPUs",
+            *(network.classes, STEPS, BATCH),
+        )
         cached = _train(network, real, test, seed)
         cache.save("classifier", key, *cached)
     variables, about = cached
     function = functools.partial(_apply, network)
     return Extractor("classifier", key, function, variables, WIDTHS[-1], network.classes, about=about)
+
+
+def check_labels(real: ImageSet, test: ImageSet | None = None) -> None:
+    """Raises UserError unless there are labels of at least two classes, and test images, if any, of the same ones."""
+    if real.labels is None or len(np.unique(real.labels)) < 2:
+        found = "images without labels" if real.labels is None else "images of a single class"
+        raise UserError(
+            f"config.eval_features: found 'classifier' for {found}, expected labels of at least two classes (a folder "
+            "for each class, idx, tfds); pass --config.eval_features=inception, or a function of your own"
+        )
+    if test and test.labels is not None:
+        check_classes("config.data.test", real.card, test.card)
+
+
+def num_classes(real: ImageSet) -> int:
+    """The number of logits of the classifier of these images, which have labels."""
+    assert real.labels is not None
+    return int(real.labels.max()) + 1
 
 
 def _apply(network: FeatureClassifier, variables: Tree, images: Array) -> tuple[Array, Array]:
@@ -97,10 +118,11 @@ def fit(
     steps: int,
     learning_rate: float,
     seed: int,
+    title: str,
 ) -> Tree:
     """The network's variables after training; the learning rate falls to zero as a cosine.
 
-    batch: of each step, images uint8 [B, H, W, C] and labels int [B].
+    batch: of each step, images uint8 [B, H, W, C] and labels int [B]. title: of the progress bar.
     """
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
     variables = network.init(jax.random.key(seed), batch(0)[0][:1])
@@ -120,7 +142,8 @@ def fit(
         updates, opt_state = optimizer.update(gradients, opt_state)
         return {"params": optax.apply_updates(variables["params"], updates), **updated}, opt_state
 
-    for step in range(steps):
+    hidden = None if jax.process_index() == 0 else True  # None: hidden unless stderr is a terminal
+    for step in tqdm(range(steps), title, unit="step", leave=False, disable=hidden):
         state = train_step(state, *batch(step))
     return jax.device_get(state[0])
 
@@ -139,7 +162,7 @@ def _train(network: FeatureClassifier, real: ImageSet, test: ImageSet | None, se
         chosen = np.sort(learned[batches.indices(step)])
         return images[chosen], labels[chosen]
 
-    variables = fit(network, batch, steps=STEPS, learning_rate=LEARNING_RATE, seed=seed)
+    variables = fit(network, batch, steps=STEPS, learning_rate=LEARNING_RATE, seed=seed, title="classifier")
     return variables, {
         "accuracy": _accuracy(network, variables, held_out),
         "accuracy_on": "test" if test else "held out",

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from dcgan_jax.evaluation.moments import Moments
 from dcgan_jax.ops.chunks import fill
 from dcgan_jax.runtime import devices, multihost
+from dcgan_jax.runtime.errors import UserError
 
 Tree = Any
 
@@ -18,6 +19,10 @@ Tree = Any
 Reader = Callable[[np.ndarray], np.ndarray]
 
 BLOCK = 1024  # images in memory at a time
+
+
+class NotFinite(UserError):
+    """Features, or a metric of them, are not finite."""
 
 
 class Features(NamedTuple):
@@ -69,10 +74,14 @@ def concatenate(parts: list[Features]) -> Features:
 
 
 def extract(extractor: Extractor, read: Reader, indices: np.ndarray, title: str) -> Features:
-    """The features of the images at `indices`, int [N], in their order, on every process; each computes a share."""
+    """The features of the images at `indices`, int [N], in their order, on every process; each computes a share.
+
+    Raises NotFinite, on every process.
+    """
     own = concatenate(list(_stream_share(extractor, read, indices, title)))
     vectors = np.concatenate(multihost.gather_arrays(own.vectors))
     logits = None if own.logits is None else np.concatenate(multihost.gather_arrays(own.logits))
+    _check_finite(extractor, title, vectors, *(() if logits is None else (logits,)))
     return Features(vectors, logits)
 
 
@@ -85,7 +94,16 @@ def extract_moments(extractor: Extractor, read: Reader, indices: np.ndarray, tit
     counts, means, scatters = map(multihost.gather_arrays, (np.array([own.count]), own.mean, own.scatter))
     for count, mean, scatter in zip(counts, means, scatters, strict=True):
         total.merge(Moments(int(count[0]), mean, scatter))
+    _check_finite(extractor, title, total.mean)
     return total
+
+
+def _check_finite(extractor: Extractor, title: str, *arrays: np.ndarray) -> None:
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise NotFinite(
+            f"config.eval_features: {extractor.name!r} gives numbers for the {title} that are not finite; mend the "
+            "function, or take other features"
+        )
 
 
 def _stream_share(extractor: Extractor, read: Reader, indices: np.ndarray, title: str) -> Iterator[Features]:

@@ -7,9 +7,12 @@ import numpy as np
 
 from dcgan_jax.config import default_config
 from dcgan_jax.data import ImageSet, find_or_prepare, open_set, open_source
-from dcgan_jax.runtime.errors import UserError, local_path, rename_field
+from dcgan_jax.runtime.array_files import read_arrays
+from dcgan_jax.runtime.errors import UserError, local_path, rename_fields
 from dcgan_jax.runtime.files import digest
 
+# What errors name in place of a configuration's fields.
+NAMES = {"config.data": "--images", "config.data.path": "--images", "config.data.prepared": "--prepared"}
 ARRAY_NAMES = ("images", "arr_0")  # of the images in an .npz: as launch/sample.py and np.savez write them
 
 
@@ -21,9 +24,9 @@ def open_images(path: str, prepared: str) -> ImageSet:
     Raises UserError if there are no images, or images of several sizes.
     """
     file = local_path(path, "--images")
-    if file.suffix in (".npz", ".npy"):
+    if file.suffix.lower() in (".npz", ".npy") and not file.is_dir():
         return _open_array(file)
-    with rename_field("--images", "config.data.path"):
+    with rename_fields(NAMES):
         return open_set(file) if (file / "card.json").exists() else _open_files(path, prepared)
 
 
@@ -54,20 +57,19 @@ def _open_files(path: str, prepared: str) -> ImageSet:
 
 def _open_array(file: Path) -> ImageSet:
     try:
-        content = np.load(file, allow_pickle=False)
-        if isinstance(content, np.lib.npyio.NpzFile):
-            with content as archive:
-                names = [name for name in ARRAY_NAMES if name in archive.files]
-                if not names:
-                    raise ValueError(f"it holds {', '.join(archive.files)}, none of {', '.join(ARRAY_NAMES)}")
-                content = archive[names[0]]
-        if content.dtype != np.uint8 or content.ndim != 4 or content.shape[-1] not in (1, 3) or not len(content):
-            raise ValueError(f"it holds {content.dtype} {content.shape}")
+        arrays = read_arrays(file)
+        names = [name for name in ("", *ARRAY_NAMES) if name in arrays]
+        if not names:
+            raise ValueError(f"holds {', '.join(arrays) or 'nothing'}, none of {', '.join(ARRAY_NAMES)}")
+        content = arrays[names[0]]
+        if content.dtype != np.uint8 or content.ndim != 4 or content.shape[-1] not in (1, 3) or not content.size:
+            raise ValueError(f"holds {content.dtype} {content.shape}")
     except FileNotFoundError:
         raise UserError(f"--images: {str(file)!r} does not exist; pass another path") from None
-    except Exception as error:  # zipfile and numpy raise many kinds of errors on damaged files
+    except (OSError, ValueError) as error:
+        reason = error if isinstance(error, ValueError) else f"cannot be read ({error})"
         raise UserError(
-            f"--images: {str(file)!r} cannot be read ({error}), expected uint8 [N, H, W, C] with 1 or 3 channels"
+            f"--images: {str(file)!r} {reason}; expected uint8 [N, H, W, C], at least one image, with 1 or 3 channels"
         ) from error
     card = {"count": len(content), "sha256": {"images": digest(content)}}
     return ImageSet(content, None, card)

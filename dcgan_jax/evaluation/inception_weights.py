@@ -13,7 +13,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from dcgan_jax.evaluation import cache, inception
 from dcgan_jax.evaluation.features import Extractor
 from dcgan_jax.interop import torch_file
-from dcgan_jax.runtime.errors import UserError, local_path
+from dcgan_jax.runtime.array_files import mistaken_for
+from dcgan_jax.runtime.errors import UserError, local_path, rename_fields
 from dcgan_jax.runtime.files import atomic_write, sha256
 
 log = logging.getLogger("dcgan_jax")
@@ -45,15 +46,33 @@ def load(path: str | Path | None = None) -> dict[str, Any]:
     """The published weights as parameters of `inception.Inception`; see `inception_extractor`."""
     if path is None and (cached := cache.load("inception", SHA256, inception.shapes())) is not None:
         return cached[0]
-    file = local_path(path, "--inception_weights") if path else _find() or _download()
-    if (digest := _sha256(file)) != SHA256:
-        raise UserError(
-            f"--inception_weights: {str(file)!r} has the SHA-256 {digest[:16]}..., expected {SHA256[:16]}...; "
-            f"get {URL} again"
-        )
-    params = convert(torch_file.read(file))
+    with rename_fields({"--file": "config.inception_weights"}):
+        params = convert(torch_file.read(_checked(path)))
     cache.save("inception", SHA256, params, {})
     return params
+
+
+def find(path: str | Path | None = None) -> None:
+    """Raises UserError as `inception_extractor` would, before anything else is done; downloads the file if need be."""
+    if path is not None or not cache.exists("inception", SHA256):
+        _checked(path)
+
+
+def _checked(path: str | Path | None) -> Path:
+    """The file of weights, with the right SHA-256."""
+    file = local_path(path, "config.inception_weights") if path else _find() or _download()
+    try:
+        digest = sha256(file)
+    except OSError as error:
+        raise UserError(
+            f"config.inception_weights: {str(file)!r} cannot be read ({error}); get {URL}, and pass its path"
+        ) from error
+    if digest != SHA256:
+        found = mistaken_for(file) or f"has the SHA-256 {digest[:16]}..."
+        raise UserError(
+            f"config.inception_weights: {str(file)!r} {found}; expected the SHA-256 {SHA256[:16]}...; get {URL} again"
+        )
+    return file
 
 
 def convert(weights: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -74,7 +93,7 @@ def convert(weights: dict[str, np.ndarray]) -> dict[str, Any]:
             array = array.T
         if array is None or array.shape != expected.shape:
             shape = "nothing" if array is None else f"{array.shape}"
-            raise UserError(f"--inception_weights: {source}: found {shape}, expected {expected.shape}; get {URL}")
+            raise UserError(f"config.inception_weights: {source}: found {shape}, expected {expected.shape}; get {URL}")
         params[path] = np.ascontiguousarray(array, np.float32)
     return unflatten_dict(params)
 
@@ -97,16 +116,8 @@ def _download() -> Path:
     except (OSError, urllib.error.URLError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(
-            f"--inception_weights: missing, and {URL} cannot be downloaded ({reason}); put that file into "
-            f"{str(file.parent)!r}, pass its path, or measure by --features=classifier"
+            f"config.inception_weights: missing, and {URL} cannot be downloaded ({reason}); put that file into "
+            f"{str(file.parent)!r}, pass its path, or pass --config.eval_features=classifier, if there are labels, or "
+            "a function of your own"
         ) from error
     return file
-
-
-def _sha256(file: Path) -> str:
-    try:
-        return sha256(file)
-    except OSError as error:
-        raise UserError(
-            f"--inception_weights: {str(file)!r} cannot be read ({error}); get {URL}, and pass its path"
-        ) from error

@@ -12,14 +12,16 @@ The number may be any. The features that a metric is computed on are part of eac
 
 import difflib
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from dcgan_jax.evaluation.metrics import DENSITY_NEIGHBOUR, KID_SUBSET_SIZE, SCORE_PARTS
 from dcgan_jax.runtime.errors import UserError
 
-# The least number of images of each kind, whatever the features.
+# The least number of images of each kind, whatever the features; FID needs more than these (`counts`).
 MIN_IMAGES = {"fid": 2, "kid": KID_SUBSET_SIZE, "is": SCORE_PARTS, "prdc": DENSITY_NEIGHBOUR + 1, "memorisation": 2}
+MAX_SAMPLES = 10_000_000  # their features are held in memory
 PRDC_NAMES = ("precision", "recall", "density", "coverage")
 
 
@@ -48,24 +50,21 @@ def parse(names: str) -> list[MetricSpec]:
     return _parse_list(names, _parse_name)
 
 
-def parse_without_splits(names: str, count: int) -> list[MetricSpec]:
-    """The metrics in a list such as 'fid,kid10k', for `count` images against one set of others.
+def parse_without_splits(names: str, count: int = sys.maxsize) -> list[MetricSpec]:
+    """The metrics in a list such as 'fid,kid10k', for images against one set of others. Raises UserError if unknown.
 
-    Raises UserError for an unknown name, or if there are fewer images than a name asks for.
+    count: the number of images, of metrics whose names have none; by default not known as yet.
     """
 
     def parse_name(name: str) -> MetricSpec:
-        match = re.fullmatch(r"(fid|kid|is|prdc|memorisation)(?:(\d+)(k?))?", name)
+        match = re.fullmatch(r"(fid|kid|is|prdc|memorisation)(?:(\d{1,9})(k?))?", name)
         if not match:
             raise UserError(
-                f"metrics: {name!r} is no measure of two sets of images, expected such as fid, fid10k, prdc10k"
+                f"config.eval_metrics: {name!r} is no measure of two sets of images, expected such as fid, fid10k, "
+                "prdc10k"
             )
         metric, digits, thousands = match.groups()
         wanted = _count(name, metric, digits, thousands) if digits else count
-        if wanted > count:
-            raise UserError(
-                f"metrics: {name}: found {count} images, expected at least {wanted}; give more, or take {metric}"
-            )
         return MetricSpec(name, metric, wanted, "" if metric in ("is", "memorisation") else "train")
 
     return _parse_list(names, parse_name)
@@ -74,29 +73,34 @@ def parse_without_splits(names: str, count: int) -> list[MetricSpec]:
 def _parse_list(names: str, parse_name: Callable[[str], MetricSpec]) -> list[MetricSpec]:
     specs = [parse_name(name.strip()) for name in names.split(",") if name.strip()]
     if not specs:
-        raise UserError("metrics: found none, expected names such as fid10k_train,prdc10k_train")
+        raise UserError("config.eval_metrics: found none, expected names such as fid10k_train,prdc10k_train")
     if len(set(specs)) < len(specs):
-        raise UserError(f"metrics: found a name twice in {names!r}, expected each once")
+        raise UserError(f"config.eval_metrics: found a name twice in {names!r}, expected each once")
     return specs
 
 
 def _parse_name(name: str) -> MetricSpec:
-    match = re.fullmatch(r"(fid|kid|is|prdc|memorisation)(\d+)(k?)(?:_(train|test))?", name)
+    match = re.fullmatch(r"(fid|kid|is|prdc|memorisation)(\d{1,9})(k?)(?:_(train|test))?", name)
     if not match:
         known = ["fid50k_train", "fid10k_test", "kid50k_train", "is50k", "prdc10k_train", "memorisation10k"]
         close = difflib.get_close_matches(name, known, n=1, cutoff=0) or known[:1]
-        raise UserError(f"metrics: {name!r} is no measure; did you mean {close[0]}? ({', '.join(known)}, any number)")
+        raise UserError(
+            f"config.eval_metrics: {name!r} is no measure; did you mean {close[0]}? ({', '.join(known)}, any number)"
+        )
     metric, digits, thousands, split = match.groups()
     count = _count(name, metric, digits, thousands)
     if metric in ("is", "memorisation") and split:
-        raise UserError(f"metrics: found {name!r}, expected {name.removesuffix(f'_{split}')}")
+        raise UserError(f"config.eval_metrics: found {name!r}, expected {name.removesuffix(f'_{split}')}")
     if metric in ("fid", "kid", "prdc") and not split:
-        raise UserError(f"metrics: found {name!r}, expected {name}_train or {name}_test: what it is measured against")
+        raise UserError(
+            f"config.eval_metrics: found {name!r}, expected {name}_train or {name}_test: what it is measured against"
+        )
     return MetricSpec(name, metric, count, split or "")
 
 
 def _count(name: str, metric: str, digits: str, thousands: str) -> int:
     count = int(digits) * (1000 if thousands else 1)
-    if count < MIN_IMAGES[metric]:
-        raise UserError(f"metrics: found {name!r}, expected at least {MIN_IMAGES[metric]} samples for {metric}")
+    if not MIN_IMAGES[metric] <= count <= MAX_SAMPLES:
+        bound = f"at least {MIN_IMAGES[metric]}" if count < MIN_IMAGES[metric] else f"at most {MAX_SAMPLES}"
+        raise UserError(f"config.eval_metrics: found {name!r}, expected {bound} samples for {metric}")
     return count

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import svdvals
-from scipy.special import log_softmax
+from scipy.special import log_softmax, logsumexp
 
 from dcgan_jax.evaluation.moments import Moments
 
@@ -95,14 +95,14 @@ def inception_score(logits: np.ndarray) -> Estimate:
     """The Inception score (Salimans et al. 2016): exp of the mean KL divergence of p(class | image) from p(class).
 
     value, spread: mean and standard deviation over 10 parts, shuffled as in torch-fidelity. standard_error: of the
-    mean.
+    mean. logits: of at least 10 images.
     """
     logits = logits[np.random.RandomState(SHUFFLE_SEED).permutation(len(logits))].astype(np.float64)
     log_p = log_softmax(logits, axis=1)
     scores = []
     for i in range(SCORE_PARTS):
         part = log_p[i * len(log_p) // SCORE_PARTS : (i + 1) * len(log_p) // SCORE_PARTS]
-        log_mean = np.log(np.exp(part).mean(0))
+        log_mean = logsumexp(part, axis=0) - np.log(len(part))
         scores.append(np.exp((np.exp(part) * (part - log_mean)).sum(1).mean()))
     error = np.std(scores, ddof=1) / np.sqrt(SCORE_PARTS)
     return Estimate(float(np.mean(scores)), float(error), float(np.std(scores)))
@@ -116,6 +116,7 @@ def prdc(fake: np.ndarray, real: np.ndarray) -> dict[str, float]:
     third ball of a generated one (Kynkaanniemi et al. 2019).
     density: the number of real images in whose fifth ball a generated one lies, divided by five, on average; coverage:
     the share of real images with a generated one in their fifth ball (Naeem et al. 2020).
+    fake, real: at least 6 vectors each.
     """
     fake, real = fake.astype(np.float64), real.astype(np.float64)
     real_third, real_fifth = _neighbour_distances(real, (PRECISION_NEIGHBOUR, DENSITY_NEIGHBOUR))

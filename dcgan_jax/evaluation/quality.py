@@ -81,7 +81,8 @@ def _learned_extractor(image_set: data.ImageSet, seed: int) -> Extractor:
         if cached:
             return cached[0]
         log.info("learning features to measure quality with, once")
-        variables = fit(network, _turned(image_set, seed), steps=STEPS, learning_rate=LEARNING_RATE, seed=seed)
+        batches = _turned(image_set, seed)
+        variables = fit(network, batches, steps=STEPS, learning_rate=LEARNING_RATE, seed=seed, title="quality")
         cache.save("quality", key, variables, {"data": image_set.card["sha256"]})
         return variables
 

@@ -21,13 +21,13 @@ Arrays = dict[str, np.ndarray]
 
 
 class Reference:
-    """The real images of one split, and their features by one extractor.
+    """The real images of one split, and their features by one extractor. title: what to call these images.
 
     Process 0 reads and writes the cache. The key is a hash of the images, the extractor and the choice of images.
     """
 
-    def __init__(self, image_set: ImageSet, extractor: Extractor, split: str = "real"):
-        self.image_set, self.extractor, self.split = image_set, extractor, split
+    def __init__(self, image_set: ImageSet, extractor: Extractor, title: str = "real images"):
+        self.image_set, self.extractor, self._title = image_set, extractor, title
         self.count = len(image_set.images)
         self._vectors: dict[int, np.ndarray] = {}
 
@@ -61,10 +61,6 @@ class Reference:
 
         expected = {"mean": np.empty(size), "scatter": np.empty((size, size))}
         return Moments(self.count, **self._cached("moments", self.count, expected, compute))
-
-    @property
-    def _title(self) -> str:
-        return f"{self.split} images"
 
     def _read(self, indices: np.ndarray) -> np.ndarray:
         return self.image_set.images[indices]

@@ -217,7 +217,7 @@ def read(workdir: str | Path, step: int | str | None = None) -> tuple[Tree, dict
             log.warning("%s", error)
     raise UserError(
         f"checkpoint: all in {str(directory)!r} are damaged ({', '.join(map(str, available))}); bring one back from a "
-        "copy, or train in another --workdir"
+        "copy, or train anew in another folder"
     )
 
 

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from dcgan_jax.config import best_by
 from dcgan_jax.evaluation import report
 from dcgan_jax.evaluation.evaluate import Evaluator
+from dcgan_jax.evaluation.features import NotFinite
 from dcgan_jax.evaluation.quality import Quality
 from dcgan_jax.inference import TrainedGAN, recalibrate
 from dcgan_jax.run import checkpoint
@@ -137,7 +138,12 @@ def evaluate_hook(evaluator: Evaluator, workdir: Path, output: Output | None, se
     """Measures samples, as launch/evaluate.py does; all processes take part."""
 
     def act(snapshot: Snapshot) -> None:
-        lines = evaluator(lambda indices: snapshot.gan.sample_at(indices, seed), step=snapshot.step)
+        try:
+            lines = evaluator(lambda indices: snapshot.gan.sample_at(indices, seed), step=snapshot.step)
+        except NotFinite as error:  # training is worth more than one measure of it
+            if output:
+                log.warning("step %d is not measured: %s", snapshot.step, error)
+            return
         values = {line["metric"]: line["value"] for line in lines}
         snapshot.metrics |= values
         if output:

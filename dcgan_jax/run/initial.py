@@ -11,7 +11,7 @@ from dcgan_jax import state as states
 from dcgan_jax.config import flatten
 from dcgan_jax.fields import FIELDS, SECTIONS
 from dcgan_jax.run import checkpoint, trees
-from dcgan_jax.runtime.errors import UserError, rename_field
+from dcgan_jax.runtime.errors import UserError, rename_fields
 from dcgan_jax.state import GANState
 
 log = logging.getLogger("dcgan_jax")
@@ -29,7 +29,7 @@ def networks(config: ConfigDict) -> Tree:
     """
     if not config.init:
         return {}
-    with rename_field("config.init", "workdir"):
+    with rename_fields({"workdir": "config.init"}):
         tree, meta = checkpoint.read(config.init)
     found = _without_optimizers(tree)
     expected = _without_optimizers(serialization.to_state_dict(states.abstract(config)))

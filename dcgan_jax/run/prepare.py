@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from dcgan_jax import config as configuration
 from dcgan_jax import data
 from dcgan_jax import state as states
-from dcgan_jax.evaluation import evaluate
+from dcgan_jax.evaluation import evaluate, extractors
 from dcgan_jax.evaluation.evaluate import Evaluator
 from dcgan_jax.evaluation.quality import Quality
 from dcgan_jax.fields import METRICS
@@ -64,6 +64,7 @@ def broadcast_start(config: ConfigDict, state: GANState | None) -> tuple[int, GA
 
 def prepare(config: ConfigDict, workdir: Path, claimed: Claim) -> Run:
     """Images and measures, checked against the run that is resumed."""
+    run_on_all(lambda: _check_measures(config))
     image_set = _load_images(config)
     with fail_on_all():
         if claimed.card:  # first: of images that have changed, the classes may have changed too
@@ -74,11 +75,16 @@ def prepare(config: ConfigDict, workdir: Path, claimed: Claim) -> Run:
     evaluator = run_on_all(lambda: _evaluator(config))
     # Of a single image nothing can be learned. Its own seed: numbers of runs on the same images can be compared.
     quality = Quality(image_set) if config.quality and len(image_set.images) > 1 else None
+    return Run(config, workdir, image_set, placed, evaluator, quality)
+
+
+def log_start(run: Run, start: int) -> None:
+    """Says, once everything is checked, what a run does and with what."""
+    log.info("resuming %s from step %d" if start else "starting %s at step %d", run.workdir, start)
     kind = jax.devices()[0].device_kind
     where = f"{jax.device_count()} device(s) ({kind}), {jax.process_count()} process(es)"
-    count, shape = len(image_set.images), image_set.images.shape[1:]
-    log.info("%d images of %s on %s, read from the %s's memory", count, shape, where, placed)
-    return Run(config, workdir, image_set, placed, evaluator, quality)
+    count, *shape = run.image_set.images.shape
+    log.info("%d images of %s on %s, read from the %s's memory", count, tuple(shape), where, run.placement)
 
 
 def _load_images(config: ConfigDict) -> data.ImageSet:
@@ -90,13 +96,20 @@ def _load_images(config: ConfigDict) -> data.ImageSet:
     return image_set
 
 
+def _check_measures(config: ConfigDict) -> None:
+    """What can be checked before there are images."""
+    if not config.eval_every:
+        return
+    specs = evaluate.check_names(config.eval_metrics, config.eval_features)
+    known = ["quality", *METRICS, *(name for spec in specs for name in spec.result_names)]
+    if config.best_metric and config.best_metric not in known:
+        raise UserError(f"config.best_metric: found {config.best_metric!r}, expected one of {', '.join(known)}")
+    extractors.find_weights(config.eval_features, config.inception_weights)
+
+
 def _evaluator(config: ConfigDict) -> Evaluator | None:
     if not config.eval_every:
         return None
-    evaluator = evaluate.from_config(
+    return evaluate.from_config(
         config, config.eval_metrics, config.eval_features, weights=config.inception_weights, seed=config.seed
     )
-    known = ["quality", *METRICS, *(name for spec in evaluator.specs for name in spec.result_names)]
-    if config.best_metric and config.best_metric not in known:
-        raise UserError(f"config.best_metric: found {config.best_metric!r}, expected one of {', '.join(known)}")
-    return evaluator

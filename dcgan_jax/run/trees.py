@@ -35,7 +35,7 @@ def check_equal_shapes(found: Tree, expected: Tree) -> None:
     if differing:
         raise UserError(
             f"checkpoint: {len(differing)} leaves do not fit the configuration ({'; '.join(differing)}); train this "
-            "configuration in another --workdir"
+            "configuration in another folder"
         )
 
 

@@ -1,7 +1,8 @@
 """The two ways a run ends badly, a mistake of the user's and a failure of training; and paths that users give."""
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,15 +18,33 @@ class TrainingError(Exception):
     """Training cannot go on, because a loss is not finite, say. Launchers print it and exit with code 1."""
 
 
+# A command of another launcher, which has flags of its own.
+_COMMAND = re.compile(r"(python launch/\S+(?: --\S+)*)")
+
+
 @contextmanager
-def rename_field(name: str, field: str) -> Iterator[None]:
-    """Replaces `field` by `name`, the flag or field that the user gave, in error messages from the block."""
+def rename_fields(names: Mapping[str, str]) -> Iterator[None]:
+    """Replaces fields by what the user gave in their place, flags or other fields, in error messages from the block.
+
+    names: such as {"config.data.path": "--data"}. '' is for a field in whose place there is nothing to give: advice to
+    set it, --config.FIELD=VALUE, is left out. Commands, `python launch/...`, stay as they are.
+    """
+    fields = "|".join(re.escape(field) for field in sorted(names, key=len, reverse=True))
+    named = re.compile(rf"(--)?({fields})(?!\.?\w)(=\S+ ?)?")
+
+    def rename(match: re.Match[str]) -> str:
+        dashes, field, value = match.group(1) or "", match.group(2), match.group(3) or ""
+        name = names[field]
+        if not name:
+            return "" if dashes and value else match.group()
+        return f"{'' if name.startswith('--') else dashes}{name}{value}"
+
     try:
         yield
     except UserError as error:
-        raise UserError(
-            str(error).replace(f"--{field}", f"--{name.removeprefix('--')}").replace(field, name)
-        ) from error
+        parts = _COMMAND.split(str(error))
+        parts[::2] = [named.sub(rename, part) for part in parts[::2]]
+        raise UserError("".join(parts)) from error
 
 
 def local_path(path: str | Path, name: str) -> Path:
