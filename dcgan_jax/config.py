@@ -31,16 +31,10 @@ MNIST_NETWORK: dict[str, Any] = dict(
     norm_affine=False, norm_epsilon=1e-8, l2=2.5e-5,
 )  # fmt: skip
 MNIST_SMALL = MNIST_NETWORK | dict(features=(32, 32), dense=(2048,))
-MNIST_FAST = dict(
-    first_bias=False,
-    instance_noise=0.0,
-    generator_lr=1.5e-3,
-    discriminator_lr=1.5e-3,
-    lr_decay_steps=15_000,
-    lr_decay_share=0.0,
-    ema_half_life=0,
-    ema_rampup=0.05,
-)
+MNIST_FAST: dict[str, Any] = dict(
+    first_bias=False, instance_noise=0.0, generator_lr=1.5e-3, discriminator_lr=1.5e-3,
+    lr_decay_steps=15_000, lr_decay_share=0.0, ema_half_life=0, ema_rampup=0.05,
+)  # fmt: skip
 MNIST_DENSE = dict(convolutional=False, dense=(1024, 1024))
 # The network whose weights the authors released.
 SVHN_RELEASED = dict(width=64, prior="normal", generator_lr=5e-4, discriminator_lr=5e-4, batch_size=64)

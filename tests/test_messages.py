@@ -15,9 +15,12 @@ OF_ONE_FUNCTION = {
     ("cli", "NAME"),
     ("cli", "workdir"),  # run_directory
     ("evaluation.evaluate", "images"),  # from_image_sets
+    ("evaluation.evaluate", "features"),
     ("evaluation.inception_weights", "file"),  # renamed there
     ("interop.torch_file", "file"),  # renamed by inception_weights
-    ("interop.torch_networks", "file"),  # imports
+    ("interop.safetensors_file", "file"),  # imports
+    ("interop.torch_networks", "file"),
+    ("interop.torch_networks", "key"),
     ("interop.torch_networks", "workdir"),  # exports
     # Training tells what sample.py and others take.
     ("run.hooks", "step"),

@@ -318,11 +318,12 @@ def test_first_replica_is_not_touched_by_later_steps(tiny):
 def test_both_placements_of_the_images_train_the_same(tiny, tmp_path):
     states = []
     for placement in ("host", "device"):
-        config = tiny(num_steps=3, num_classes=10)
+        config = tiny(num_steps=3, num_classes=10, dtype="float64")
         config.data.update(placement=placement, flip=True)
-        states.append(train.train(config, tmp_path / placement))
+        with jax.enable_x64(True):
+            states.append(train.train(config, tmp_path / placement))
     for one, other in zip(*map(jax.tree.leaves, states), strict=True):
-        np.testing.assert_array_equal(one, other)
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-10)
 
 
 def test_a_flip_mirrors_half_of_the_images_by_their_index():
@@ -374,7 +375,7 @@ GOLDEN = {
         2.89009960594,
         2.80778954088,
         2.2910320786,
-        3.53966052703,
+        3.53965076260,
         1.39070464956,
         0.68827062907,
     ),
@@ -385,7 +386,7 @@ GOLDEN = {
         0.863740527057,
         3.3418783083,
         2.92620410516,
-        0.849358153067,
+        0.849362828354,
         1.38924659481,
         0.682823977472,
     ),

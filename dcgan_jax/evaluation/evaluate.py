@@ -179,8 +179,9 @@ def from_image_sets(
     if sizes[0] != sizes[1] and features != "inception":  # which resizes
         raise UserError(
             f"--images: found generated images of {sizes[0]} and real ones of {sizes[1]}, expected one size; pass "
-            "--features=inception, which resizes them, or prepare both in one size (launch/prepare.py "
-            "--config=configs/folder.py --config.image_size=HEIGHT,WIDTH --config.data.path=...) and pass their folders"
+            "--features=inception, which resizes them, or prepare both in one size (python "
+            "launch/prepare.py --config=configs/folder.py --config.image_size=HEIGHT,WIDTH --config.data.path=...) "
+            "and pass their folders"
         )
     choice = extractors.choose(features, real, weights=weights)
     check_counts(specs, choice, {"train": len(real.images)}, samples=len(fake.images))

@@ -52,7 +52,7 @@ def _open_files(path: str, prepared: str) -> ImageSet:
     try:
         return open_set(find_or_prepare(config))
     except UserError as error:  # there is no flag for a field here
-        raise UserError(str(error).partition(", or pass --config.")[0]) from error
+        raise UserError(str(error).partition(", or pass --")[0]) from error
 
 
 def _open_array(file: Path) -> ImageSet:
