@@ -12,6 +12,11 @@ FEW, ENOUGH = (3, 4), (16, 17)  # channels: a CPU uses Winograd's form where the
 CASES = [(*shape, FEW) for shape in SHAPES] + [(size, 2, ENOUGH) for size in (3, 4, 5, 6)]
 SLOW = [(size, 2, ENOUGH) for size in (4, 5)]
 parametrize = pytest.mark.parametrize(("kernel_size", "stride", "channels"), CASES)
+parametrize_fewer = pytest.mark.parametrize(
+    ("kernel_size", "stride", "channels"),
+    # Of the sizes that Winograd's form has, the largest and the least take all of its ways; tracing each takes seconds.
+    [case if case not in SLOW else pytest.param(*case, marks=pytest.mark.nightly) for case in CASES],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -89,11 +94,7 @@ def test_gradients_equal_those_of_the_definition(kernel_size, stride, channels, 
         np.testing.assert_allclose(ours_, theirs, atol=1e-11, rtol=1e-11)
 
 
-@pytest.mark.parametrize(
-    ("kernel_size", "stride", "channels"),
-    # Of the sizes that Winograd's form has, the largest and the least take all of its ways; tracing each takes seconds.
-    [case if case not in SLOW else pytest.param(*case, marks=pytest.mark.nightly) for case in CASES],
-)
+@parametrize_fewer
 @pytest.mark.parametrize("transpose", [False, True])
 def test_second_derivatives_equal_those_of_the_definition(kernel_size, stride, channels, transpose):
     images, kernel, maps = arrays(kernel_size, stride, channels)
@@ -179,7 +180,7 @@ def test_constant_features_are_those_of_constant_maps(name, kernel_size, stride)
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-@parametrize
+@parametrize_fewer
 def test_several_networks_at_once_are_what_each_is_alone(kernel_size, stride, channels, monkeypatch):
     # As on accelerators.
     def choose(plain, by_patches, on_cpu, *arrays):

@@ -125,7 +125,8 @@ def assert_same_run(one, other):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-8), *trees)
 
 
-@pytest.mark.parametrize("placement", [pytest.param("host", marks=pytest.mark.nightly), "device"])
+@pytest.mark.nightly
+@pytest.mark.parametrize("placement", ["host", "device"])
 def test_several_steps_a_call_are_the_same_run(by_single_steps, exact, asked, tmp_path, placement):
     exact(tmp_path, placement=placement, steps_per_call=3)
     # JAX's preemption service wants to be asked under every number.

@@ -18,6 +18,7 @@ from dcgan_jax.runtime.errors import UserError
 GOLDEN = ROOT / "tests" / "golden" / "inception.npz"
 TAPS = ("64", "192", "768", "2048", "logits_unbiased", "logits")
 SIZES = ((32, 32, 3), (64, 64, 3), (28, 28, 1), (299, 299, 3), (350, 178, 3))
+SIZES_TESTED = [*(pytest.param(size, marks=pytest.mark.nightly) for size in SIZES[:2]), *SIZES[2:]]
 STRIDE = 8  # the golden file holds every eighth value
 
 
@@ -88,7 +89,7 @@ def ours(drawn):
     return features
 
 
-@pytest.mark.parametrize("shape", [pytest.param(SIZES[0], marks=pytest.mark.nightly), *SIZES[1:]], ids=str)
+@pytest.mark.parametrize("shape", SIZES_TESTED, ids=str)
 def test_features_are_those_of_the_reference(golden, ours, shape):
     features = ours(image(shape))
     for tap in TAPS:

@@ -411,7 +411,7 @@ def test_a_bias_in_the_first_layer_lets_the_discriminator_see_contrast(tiny, fie
         assert np.abs(logits(True, 0.5) - logits(True, 1.0)).max() > 1e-3
 
 
-@pytest.mark.parametrize("kernel_size", [4, 5])
+@pytest.mark.parametrize("kernel_size", [4, pytest.param(5, marks=pytest.mark.nightly)])
 def test_signals_neither_fade_nor_grow_without_normalisation(tiny, kernel_size):
     config = tiny(
         image_size=(32, 32),

@@ -54,6 +54,13 @@ def alone(made_once):
 
 
 def test_other_processes_and_devices_train_the_same_network(alone, tmp_path):
+    # Calls of five steps by 2 processes with 2 devices each.
+    train_exactly(tmp_path / "run", 10, 2, 2, "--config.log_every=5", "--config.steps_per_call=5")
+    assert_equal_runs(alone, tmp_path / "run", logged=[5, 10])
+
+
+@pytest.mark.nightly
+def test_other_processes_go_on_with_a_run(alone, tmp_path):
     # A call of five steps and one of a single step by 2 processes with 2 devices each; then 1 process with 4.
     train_exactly(tmp_path / "run", 6, 2, 2, "--config.log_every=5", "--config.steps_per_call=5")
     train_exactly(tmp_path / "run", 10, 1, 4)
@@ -120,7 +127,9 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("told", MISTAKES)
+@pytest.mark.parametrize(
+    "told", [pytest.param(told, marks=pytest.mark.nightly if "workdir" in told else ()) for told in MISTAKES]
+)
 def test_a_mistake_on_one_process_ends_all(tmp_path, told):
     (tmp_path / "file").write_text("")
     (tmp_path / "images").mkdir()

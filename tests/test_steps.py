@@ -104,6 +104,7 @@ def test_one_device_equals_four_in_float64(tiny, fields):
     assert_close(one, four, 1e-8)
 
 
+@pytest.mark.nightly
 def test_one_device_equals_four_in_float32(tiny):
     config = tiny()
     one, four = run(config, 3, devices=1), run(config, 3, devices=4)
