@@ -39,6 +39,7 @@ MEASURES = 10  # in a run, evenly spread; the last one is of the last step
 OF_ARCHITECTURES = 5  # measures of these, of which there are many
 SAMPLES = 5000  # for the classifier's FID; recall is taken on the first 2,000
 RECALLED = 2000
+VERSIONS = ("code", "jax")  # that decide what comes out
 DIGITS = 5  # significant ones of measures in a line
 STEPS_PER_CALL = 10  # on accelerators
 ON_DEVICE = jax.default_backend() != "cpu"
@@ -209,7 +210,7 @@ def train(runs: list[Run], places: dict[str, str], folder: Path, deadline: float
             if time.monotonic() > deadline:
                 return None
     unfinished.unlink(missing_ok=True)
-    about = {"device": jax.devices()[0].device_kind, "versions": versions(), "together": len(runs)}
+    about = {"device": jax.devices()[0].device_kind, "versions": {name: versions()[name] for name in VERSIONS}, "together": len(runs)}
     about["steps_per_sec"] = round(len(runs) * first.steps / progress.seconds, 2)
     return [
         run._asdict()
@@ -238,7 +239,7 @@ def measured(
     average = inference.recalibrate(config, jax.device_put(current.ema))
     gan = inference.TrainedGAN(config, serialization.to_state_dict(current.replace(ema=average)))
     of_samples, features = judge(gan, config.seed)
-    return point | of_samples | {"finite": True}, features
+    return point | of_samples, features
 
 
 def _judge(images: str, config: ConfigDict) -> Judge:

@@ -38,7 +38,7 @@ Line = dict[str, Any]
 def survived(line: Line) -> bool:
     """Whether a run ended finite, with all classes covered if there are labels, and with at most twice its best."""
     end = line["curve"][-1]
-    return bool(end["finite"] and covered(line) and last(line) <= FELL * best(line))
+    return bool(end.get("finite", True) and covered(line) and last(line) <= FELL * best(line))
 
 
 def covered(line: Line) -> bool:
