@@ -133,7 +133,6 @@ EXPERIMENTS: dict[str, list[Run]] = {
         *product("average", "digits", ["stable"], 2000, 10, **TINY, **SHORT),
         *product("average", "cifar10_16", ["stable"], 8000, 3, **SMALL, **SHORT),
         *product("average", "faces", ["stable"], 1500, 1, **TINY, **SHORT),
-        *product("average", "faces", ["stable"], 4000, 1, **TINY, **SHORT),
         *product("average", "fashion_mnist", ["stable"], 4000, 1, **TINY, **SHORT),
     ],
     "noise": [
