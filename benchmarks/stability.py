@@ -210,7 +210,8 @@ def train(runs: list[Run], places: dict[str, str], folder: Path, deadline: float
             if time.monotonic() > deadline:
                 return None
     unfinished.unlink(missing_ok=True)
-    about = {"device": jax.devices()[0].device_kind, "versions": {name: versions()[name] for name in VERSIONS}, "together": len(runs)}
+    about = {"device": jax.devices()[0].device_kind, "together": len(runs)}
+    about["versions"] = {name: versions()[name] for name in VERSIONS}
     about["steps_per_sec"] = round(len(runs) * first.steps / progress.seconds, 2)
     return [
         run._asdict()
