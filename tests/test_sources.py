@@ -111,7 +111,7 @@ def test_why_an_image_cannot_be_read_is_told(tmp_path, read, monkeypatch):
     for name, reason in {
         "empty.png": "empty file",
         "gone.png": "a link to something that is not there",
-        "page.jpg": "a web page: download it again, with a browser if it needs a login or a confirmation",
+        "page.jpg": "a web page (HTML): download it again, with a browser if it needs a login or a confirmation",
         "pointer.png": "a pointer of git-lfs: run git lfs pull in its repository",
         "text.gif": "not an image of a kind that is read, or damaged",
         "whole.png": "permission denied",
@@ -147,8 +147,8 @@ def test_a_truncated_jpeg_is_unreadable_and_not_half_grey(tmp_path, read):
         ("file", b"", "is not a folder"),
         ("faces.zip", b"<html><body>Quota exceeded", "is a web page.*download it again, with a browser"),
         ("faces.tar", b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of git-lfs.*run git lfs pull"),
-        ("faces.rar", b"Rar!\x1a\x07\x01\x00", "is a RAR archive.*unpack it, and pass the folder"),
-        ("faces.7z", b"7z\xbc\xaf\x27\x1c\x00", "is a 7-Zip archive.*unpack it, and pass the folder"),
+        ("faces.rar", b"Rar!\x1a\x07\x01\x00", "is a RAR archive.*unpack it"),
+        ("faces.7z", b"7z\xbc\xaf\x27\x1c\x00", "is a 7-Zip archive.*unpack it"),
         ("face.png", b"\x89PNG\r\n\x1a\n", "is one image.*pass its folder"),
     ],
 )

@@ -180,7 +180,7 @@ def test_objects_in_a_checkpoint_are_left_out(tmp_path):
         (b"", "it is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 14000000\n", "git lfs pull"),
         (b"\n <!DOCTYPE html><html></html>", "web page"),
-        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "web page"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "an XML document"),
         (b"404: Not Found", "a text that begins '404: Not Found'"),
         (b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5"),
         (b"\x1f\x8b" + bytes(99), "gzip"),

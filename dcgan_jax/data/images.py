@@ -8,7 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
-from dcgan_jax.data.contents import HEAD, described
+from dcgan_jax.runtime.contents import HEAD, described
 
 # A larger picture may be a decompression bomb: a small file that fills the memory when it is decoded.
 MAX_PIXELS = 2**27

@@ -14,19 +14,11 @@ import ml_dtypes
 import numpy as np
 
 from dcgan_jax.interop.pickle_machine import Machine, Object, Storage, Tensor, Unreadable
+from dcgan_jax.runtime.contents import HEAD, described
 from dcgan_jax.runtime.errors import UserError, local_path
 
 # The content of the first pickle in the stream layout (torch/serialization.py).
 MAGIC = 0x1950A86A20F9469CFC6C
-
-# What other files begin with, and what they are.
-OTHERS = (
-    (b"version https://git-lfs", "it is a pointer of git-lfs to the weights, which `git lfs pull` fetches"),
-    (b"<", "it is a web page (HTML or XML), as of a sign-in or an error, not the download itself"),
-    (b"PK\x03\x04", "it is the beginning of an archive whose end is missing; download or copy it again"),
-    (b"\x89HDF", "it is an HDF5 file, as of Keras"),
-    (b"\x1f\x8b", "it is compressed by gzip; unpack it"),
-)
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -41,7 +33,7 @@ def read(path: str | Path) -> dict[str, Any]:
             content = _read_archive(file)
         else:
             with file.open("rb") as stream:
-                _check_start(stream.read(512))
+                _check_start(stream.read(HEAD))
                 stream.seek(0)
                 content = _read_stream(stream, file.stat().st_size)
         if isinstance(content, Object):
@@ -50,7 +42,7 @@ def read(path: str | Path) -> dict[str, Any]:
             raise Unreadable(f"it holds a {type(content).__name__}")
     except FileNotFoundError:
         raise UserError(f"--file: {str(file)!r} does not exist, expected weights of PyTorch") from None
-    except Exception as error:  # pickletools and zipfile raise errors of many types for damaged files
+    except Exception as error:  # for damaged files pickletools and zipfile raise errors of many types, MemoryError too
         raise UserError(
             f"--file: {str(file)!r} cannot be read: {_reason(error)}; expected a state dict, as torch.save writes it"
         ) from error
@@ -79,9 +71,10 @@ def _check_start(start: bytes) -> None:
     """Raises Unreadable if a file begins as no stream of pickles does."""
     if not start:
         raise Unreadable("it is empty")
-    for beginning, meaning in OTHERS:
-        if start.lstrip().startswith(beginning):
-            raise Unreadable(meaning)
+    if known := described(start):
+        raise Unreadable(f"it is {known.what}; {known.advice}")
+    if start.startswith(b"PK\x03\x04"):
+        raise Unreadable("it is the beginning of an archive whose end is missing; download or copy it again")
     if start.isascii() and all(chr(byte).isprintable() or chr(byte).isspace() for byte in start):
         raise Unreadable(f"it is a text that begins {' '.join(start.decode().split())[:60]!r}")
 

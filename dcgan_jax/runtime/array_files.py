@@ -5,17 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-START = 512  # bytes that tell what a file is
+from dcgan_jax.runtime.contents import HEAD, described
+
 ARRAYS = (b"PK\3\4", b"PK\5\6", b"\x93NUMPY")
-KINDS = {
-    b"version https://git-lfs": "is a git-lfs pointer; fetch the file itself by `git lfs pull`",
-    b"<!doctype html": "is a web page (HTML); download the file itself",
-    b"<html": "is a web page (HTML); download the file itself",
-    b"<?xml": "is XML; download the file itself",
-    b"\x89png": "is a PNG image",
+OTHERS = {
+    b"\x89PNG": "is a PNG image",
     b"\xff\xd8\xff": "is a JPEG image",
-    b"\x1f\x8b": "is compressed by gzip; unpack it",
-    b"\x89hdf": "is HDF5",
     b"\x80": "is a pickle, which is not opened, as it could run code",
 }
 
@@ -24,13 +19,14 @@ def mistaken_for(file: Path) -> str:
     """What a file is, from its first bytes: 'is a web page (HTML)', say; '' if that is not known."""
     try:
         with file.open("rb") as reader:
-            start = reader.read(START)
+            head = reader.read(HEAD)
     except OSError:
         return ""
-    if not start:
+    if not head:
         return "is empty"
-    start = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    return next((kind for beginning, kind in KINDS.items() if start.startswith(beginning)), "")
+    if known := described(head):
+        return f"is {known.what}; {known.advice}"
+    return next((kind for beginning, kind in OTHERS.items() if head.startswith(beginning)), "")
 
 
 def read_arrays(file: Path) -> dict[str, np.ndarray]:
@@ -39,8 +35,8 @@ def read_arrays(file: Path) -> dict[str, np.ndarray]:
     Raises ValueError with what the file is instead ('is a web page (HTML)'), and OSError if it cannot be opened.
     """
     with file.open("rb") as reader:
-        start = reader.read(START)
-    if not start.startswith(ARRAYS):
+        head = reader.read(HEAD)
+    if not head.startswith(ARRAYS):
         raise ValueError(mistaken_for(file) or "is neither .npz nor .npy")
     try:
         content = np.load(file, allow_pickle=False)

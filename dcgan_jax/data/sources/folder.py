@@ -10,12 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from dcgan_jax.data.contents import HEAD, described
 from dcgan_jax.data.images import EXTENSIONS, OTHER_FORMATS, decode
 from dcgan_jax.data.sources import celeba, layout
 from dcgan_jax.data.sources.layout import Classes
 from dcgan_jax.data.sources.source import Source, fingerprint
 from dcgan_jax.data.sources.tree import BrokenLink, Tree, content, is_archive, open_tree, parts
+from dcgan_jax.runtime.contents import HEAD, described
 from dcgan_jax.runtime.errors import UserError, local_path
 
 log = logging.getLogger("dcgan_jax")

@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes, where it is not the image or the archive that its name says."""
+"""What a file is, by its first bytes, where it is not the images, arrays or weights that it should be."""
 
 from typing import NamedTuple
 
@@ -12,18 +12,19 @@ class Content(NamedTuple):
     advice: str
 
 
-UNPACK = "unpack it, and pass the folder"
+UNPACK, EXPORT = "unpack it", "export what it holds"
 SIGNATURES = (
     (b"version https://git-lfs", Content("a pointer of git-lfs", "run git lfs pull in its repository")),
     (b"Rar!\x1a\x07", Content("a RAR archive", UNPACK)),
     (b"7z\xbc\xaf\x27\x1c", Content("a 7-Zip archive", UNPACK)),
     (b"\x28\xb5\x2f\xfd", Content("a file compressed by zstd", UNPACK)),
-    (b"%PDF", Content("a PDF document", "export its images")),
-    (b"PAR1", Content("a Parquet file", "export its images")),
-    (b"\x89HDF", Content("an HDF5 file", "export its images")),
+    (b"\x1f\x8b", Content("a file compressed by gzip", UNPACK)),
+    (b"%PDF", Content("a PDF document", EXPORT)),
+    (b"PAR1", Content("a Parquet file", EXPORT)),
+    (b"\x89HDF", Content("an HDF5 file", EXPORT)),
     (b"<?xml", Content("an XML document", "download it again")),
 )
-WEB_PAGE = Content("a web page", "download it again, with a browser if it needs a login or a confirmation")
+WEB_PAGE = Content("a web page (HTML)", "download it again, with a browser if it needs a login or a confirmation")
 HEIC = Content("a HEIC image", "pip install --editable '.[heic]'")
 
 
