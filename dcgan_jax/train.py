@@ -14,7 +14,7 @@ from dcgan_jax.fields import INTERVALS
 from dcgan_jax.run import checkpoint, collapse, hooks, initial
 from dcgan_jax.run.collapse import Collapsed
 from dcgan_jax.run.hooks import Hook, Output, Snapshot
-from dcgan_jax.run.prepare import Run, broadcast_start, log_start, prepare, validated
+from dcgan_jax.run.prepare import Run, broadcast_start, prepare, validated
 from dcgan_jax.run.reporter import Reporter, Results
 from dcgan_jax.run.workdir import Claim, claim, report_lost_folder, take_new
 from dcgan_jax.runtime import devices, dispatch
@@ -53,9 +53,9 @@ def train(
         if state is not None and start >= config.num_steps:
             log.info("nothing to do: %s is at step %d of %d", workdir, start, config.num_steps)
             return state
+        log.info("resuming %s from step %d" if start else "starting %s at step %d", workdir, start)
         started_from = run_on_all(lambda: initial.networks(config) if first and state is None else {})
         run = prepare(config, workdir, claimed)
-        log_start(run, start)
         if state is None:
             state = broadcast(initial.state(config, started_from))
         # Up to here nothing was written to the run directory.

@@ -75,16 +75,11 @@ def prepare(config: ConfigDict, workdir: Path, claimed: Claim) -> Run:
     evaluator = run_on_all(lambda: _evaluator(config))
     # Of a single image nothing can be learned. Its own seed: numbers of runs on the same images can be compared.
     quality = Quality(image_set) if config.quality and len(image_set.images) > 1 else None
-    return Run(config, workdir, image_set, placed, evaluator, quality)
-
-
-def log_start(run: Run, start: int) -> None:
-    """Says, once everything is checked, what a run does and with what."""
-    log.info("resuming %s from step %d" if start else "starting %s at step %d", run.workdir, start)
     kind = jax.devices()[0].device_kind
     where = f"{jax.device_count()} device(s) ({kind}), {jax.process_count()} process(es)"
-    count, *shape = run.image_set.images.shape
-    log.info("%d images of %s on %s, read from the %s's memory", count, tuple(shape), where, run.placement)
+    count, *shape = image_set.images.shape
+    log.info("%d images of %s on %s, read from the %s's memory", count, tuple(shape), where, placed)
+    return Run(config, workdir, image_set, placed, evaluator, quality)
 
 
 def _load_images(config: ConfigDict) -> data.ImageSet:
