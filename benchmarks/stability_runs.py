@@ -183,7 +183,7 @@ EXPERIMENTS: dict[str, list[Run]] = {
         run
         for images, steps, fields in (("faces", 1500, TINY), ("cifar10_16", 8000, SMALL))
         for norm in ("layer", "none")
-        for penalty in ({}, {"r1": 0.0})
+        for penalty in ({}, {"r1": 0.0}, LAZY_R1, LAZY_R1 | {"r1": 10.0})
         for run in product("norms", images, ["stable"], steps, 1, **fields, discriminator_norm=norm, **penalty)
     ],
     "architectures": architectures(BOTH, 60, 2000),
