@@ -9,9 +9,11 @@ The layers next to the image and the innermost come first. A layer's programs ar
 turns; its rows are written at once.
 """
 
+import json
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import calls
 import flops
@@ -75,12 +77,24 @@ def program(layer: flops.Layer, function: str, name: str):
     return jax.jit(lambda a, b: form(a, b, *static))
 
 
-def used(layer: flops.Layer, function: str, dtype: str) -> str:
-    """The formulation that this kind of device runs."""
+def situation_and_form(layer: flops.Layer, function: str, dtype: str) -> tuple[str, str]:
+    """The situation of a layer in `conv.ON_CUDA`, and the formulation that this kind of device runs."""
     shape = (layer.kernel_size, layer.kernel_size, layer.outer, layer.inner)
     sides = (layer.height // layer.stride, layer.width // layer.stride)
+    known = conv.Layer(shape, layer.stride, *sides, jnp.dtype(dtype))
     chosen = {"cpu": conv.on_cpu, "gpu": conv.on_cuda}.get(jax.default_backend())
-    return chosen(function, conv.Layer(shape, layer.stride, *sides, jnp.dtype(dtype))) if chosen else "plain"
+    return conv.situation(function, known), chosen(function, known) if chosen else "plain"
+
+
+def fastest(path: Path, dtype: str) -> dict[tuple[str, str], str]:
+    """The lines of `conv.ON_CUDA` by the rows that a file has for this dtype."""
+    best: dict[tuple[str, str], measure.Row] = {}
+    for record in map(json.loads, path.read_text().splitlines() if path.exists() else []):
+        for row in record["rows"] if record["network"]["dtype"] == dtype else []:
+            key = row.get("function"), row.get("situation")
+            if all(key) and "ms" in row and row["ms"] < best.get(key, row | {"ms": float("inf")})["ms"]:
+                best[key] = row
+    return {key: row["form"] for key, row in best.items()}
 
 
 def measured(layer: flops.Layer, arrays: dict[str, Array], options, config, pool) -> list[measure.Row]:
@@ -111,10 +125,11 @@ def in_turns(layer, function, forms, arrays, options, config) -> list[measure.Ro
     times = measure.in_turns(runs, options.repeats, options.seconds)
     results = {name: program(*arrays) for name, program in forms.items()}
     work, rows = config.batch_size * layer.flops(), []
-    chosen = used(layer, function, config.dtype)
+    situation, chosen = situation_and_form(layer, function, config.dtype)
     for name, column in times.items():
         seconds = statistics.median(column)
-        row = {"layer": str(layer), "function": function, "form": name, "used": "used" if name == chosen else ""}
+        row = {"layer": str(layer), "function": function, "situation": situation, "form": name}
+        row |= {"used": "used" if name == chosen else ""}
         row |= {"ms": 1e3 * seconds, "TFLOP/s": work / seconds / 1e12}
         if "plain" in times:
             row["than_plain"] = measure.ratio(times["plain"], column)
@@ -146,6 +161,8 @@ def main() -> None:
             rows = measured(layer, random_arrays(layer, config.batch_size, config.dtype), options, config, pool)
             network = {"config": options.config, "batch": config.batch_size, "dtype": config.dtype}
             measure.report(options, rows, network=network)
+    if options.json:
+        print("conv.ON_CUDA by the fastest in each situation:", fastest(options.json, config.dtype), flush=True)
 
 
 if __name__ == "__main__":

@@ -242,15 +242,18 @@ def record(options: argparse.Namespace, rows: list[Row], **more: Any) -> None:
 
 
 def main() -> None:
-    """Prints the records in the files that the command line names as one table, with a row for each run."""
-    rows: dict[str, Row] = {}
+    """Prints the records in the files that the command line names as tables, with a row for each run."""
+    tables: dict[str, dict[str, Row]] = {}
     for line in (line for name in sys.argv[1:] for line in Path(name).read_text().splitlines()):
         known = json.loads(line)
         for row in known["rows"]:
             row = known.get("network", {}) | row
+            what = next((name for name in ("who", "form", "kind", "ms_a_call") if name in row), "")
+            rows = tables.setdefault(what, {})
             run = [row.get(name) for name in ("config", "batch", "dtype", "who")]
-            rows.setdefault(str(run) if row.get("who") else str(len(rows)), {}).update(row)
-    print(table(list(rows.values())))
+            rows.setdefault(str(run) if what == "who" else str(len(rows)), {}).update(row)
+    for rows in tables.values():
+        print(table(list(rows.values())))
 
 
 if __name__ == "__main__":

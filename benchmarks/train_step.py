@@ -2,7 +2,8 @@
 
     --peer=torch            PyTorch's DCGAN of the same configuration (benchmarks/torch_dcgan.py), in turns with ours
     --steps_per_call=1,16   ours with one step per call of the compiled program, and with 16 (lax.scan)
-    --conv=chosen,plain     ours with the convolutions chosen for the device, and with XLA's everywhere
+    --conv=chosen,plain     ours with the convolutions chosen for the device, and with XLA's everywhere; 'fastest': with
+                            those that rows of benchmarks/formulations.py in the file of --json show to be
     --profile               where our time goes, by kind of operation
     --calls                 the library calls of our compiled step: kind, result, window, layout, time
     --flags                 our step once more in child processes, each with an XLA flag of `VARIANTS`
@@ -32,6 +33,7 @@ from unittest import mock
 
 import calls
 import flops
+import formulations
 import jax
 import measure
 from ml_collections import ConfigDict
@@ -48,13 +50,13 @@ VARIANTS = {
     "no Triton products": "--xla_gpu_enable_triton_gemm=false",
     "heuristics alone": "--xla_gpu_autotune_level=0",
 }
-FORMS = {"chosen": "ours", "plain": "ours, plain"}
+FORMS = {"chosen": "ours", "plain": "ours, plain", "fastest": "ours, fastest"}
 
 Tell = Callable[..., None]  # writes a row at once
 
 
-def lowered(config: ConfigDict, form: str, steps_per_call: int) -> jax.stages.Lowered:
-    """The program of `steps_per_call` steps; form: one of `FORMS`."""
+def lowered(config: ConfigDict, form: str, steps_per_call: int, rules: dict) -> jax.stages.Lowered:
+    """The program of `steps_per_call` steps; form: one of `FORMS`; rules: of the form 'fastest'."""
     train_step = functools.partial(steps.train_step, steps.from_config(config))
     batches = jax.eval_shape(functools.partial(_batches, config, steps_per_call))
     program = train_step
@@ -64,7 +66,8 @@ def lowered(config: ConfigDict, form: str, steps_per_call: int) -> jax.stages.Lo
             return jax.lax.scan(train_step, current, batches)
 
     jax.clear_caches()  # of functions that were traced with other convolutions
-    with mock.patch.dict(os.environ, {conv.SWITCH: "plain" if form == "plain" else ""}):
+    switch = {conv.SWITCH: "plain" if form == "plain" else ""}
+    with mock.patch.dict(os.environ, switch), mock.patch.dict(conv.ON_CUDA, rules if form == "fastest" else {}):
         return jax.jit(program, donate_argnums=0).lower(state.abstract(config), batches)
 
 
@@ -81,14 +84,20 @@ def compiled_in_threads(config: ConfigDict, options: argparse.Namespace, tell: T
         return program.compile(), time.perf_counter() - began
 
     pending, steps_of = {}, {}
+    forms = options.conv.split(",")
+    rules = formulations.fastest(options.json, config.dtype) if options.json and "fastest" in forms else {}
+    if "chosen" in forms and all(conv.ON_CUDA.get(key) == form for key, form in rules.items()):
+        forms = [form for form in forms if form != "fastest"]  # those that are chosen already, or none is known
+    if "fastest" in forms:
+        print("fastest:", rules, flush=True)
     with ThreadPoolExecutor() as pool:
         start = pool.submit(state.create, config)
         for count in map(int, options.steps_per_call.split(",")):
-            for form in options.conv.split(","):
+            for form in forms:
                 name = FORMS[form] + ("" if count == 1 else f", {count} steps a call")
                 name += f", {options.variant}" if options.variant else ""
                 steps_of[name] = count
-                pending[name] = pool.submit(compiled, lowered(config, form, count))
+                pending[name] = pool.submit(compiled, lowered(config, form, count, rules))
         programs = {}
         for name, future in pending.items():
             programs[name], seconds = future.result()
@@ -197,7 +206,7 @@ def main() -> None:
     parser.add_argument("--peer", choices=["torch"])
     parser.add_argument("--modes", help="of the peer, such as eager,compiled; by default all")
     parser.add_argument("--steps_per_call", default="1", help="one number, or several such as 1,16")
-    parser.add_argument("--conv", default="chosen", help="chosen, plain, or both in turns: chosen,plain")
+    parser.add_argument("--conv", default="chosen", help="chosen, plain, fastest, or several in turns: chosen,plain")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--calls", action="store_true")
     parser.add_argument("--flags", action="store_true")

@@ -43,7 +43,7 @@ __all__ = ["DIMENSIONS", "conv", "conv_of_constant_maps", "conv_transpose", "pad
 # With fewer channels a CPU gains nothing from Winograd's transforms, measured by `benchmarks/layers.py`.
 MIN_WINOGRAD_CHANNELS = 16
 
-# What an NVIDIA GPU runs in place of XLA's convolution, by function and situation (`_situation`). Beside it, what that
+# What an NVIDIA GPU runs in place of XLA's convolution, by function and situation (`situation`). Beside it, what that
 # gained on a card: milliseconds of the plain form and of this one, for the LSUN network at batch 512 in bfloat16 by
 # `benchmarks/formulations.py`. A line that is taken out gives the plain form back.
 ON_CUDA = {
@@ -152,10 +152,10 @@ def on_cpu(function: str, layer: Layer) -> str:
 
 def on_cuda(function: str, layer: Layer) -> str:
     """The name of the formulation that an NVIDIA GPU runs."""
-    return "plain" if _switched_off() else ON_CUDA.get((function, _situation(function, layer)), "plain")
+    return "plain" if _switched_off() else ON_CUDA.get((function, situation(function, layer)), "plain")
 
 
-def _situation(function: str, layer: Layer) -> str:
+def situation(function: str, layer: Layer) -> str:
     """In which of the situations of `ON_CUDA` a function of a layer is; '' is none of them.
 
     small maps: XLA takes what is not a forward convolution for one. It tells a weight gradient by a window, the maps,

@@ -5,7 +5,7 @@
     padded_channels XLA's convolution with zeros for channels that lack to 8
     padded_maps     XLA's convolution with zeros beside the maps, until they are larger than the kernel
     space_to_depth  cells of stride x stride pixels become channels, with zeros for those that lack to a multiple of 8;
-                    then a convolution of stride 1. As a transposed convolution it is the sub-pixel form (Shi et al. 2016)
+                    then a convolution of stride 1. Transposed it is the sub-pixel form (Shi et al. 2016)
     winograd        half the multiplications for stride 2 (`dcgan_jax.ops.winograd`)
 
 Shapes as there: images [B, H, W, I], kernel [k, k, I, O], maps [B, H/stride, W/stride, O].
