@@ -48,7 +48,7 @@ def _no_labels(image_set: ImageSet, num_classes: int) -> str:
     if image_set.labels is None:
         return (
             f"{text}a folder for each class and few images beside these (folder), a labels file beside the images "
-            "(idx), a column of labels (parquet), or KEY.cls beside KEY.jpg (webdataset); or pass --config.num_classes=0"
+            "(idx), a column of labels (parquet), or a KEY.cls for each (webdataset); or pass --config.num_classes=0"
         )
     classes = image_set.card["classes"]
     return (

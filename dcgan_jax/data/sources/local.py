@@ -1,6 +1,5 @@
 """What `config.data.source='folder'` means for what lies at `config.data.path`: images, tables or shards."""
 
-import math
 from pathlib import Path
 from types import ModuleType
 
@@ -11,8 +10,6 @@ from dcgan_jax.data.sources import folder, hub, parquet, tables, webdataset
 from dcgan_jax.data.sources.source import Source
 from dcgan_jax.data.sources.tree import open_tree
 from dcgan_jax.runtime.errors import local_path
-
-LFS = b"version https://git-lfs"
 
 
 def open_source(config: ConfigDict) -> Source:
@@ -41,7 +38,7 @@ def reader(config: ConfigDict) -> ModuleType:
     path = local_path(config.data.path, "config.data.path")
     if path.is_dir() and config.data.path:
         return _of_folder(path)
-    if path.name.lower().endswith(tables.ENDINGS) or tables.begins_as_table(path):
+    if path.is_file() and (path.name.lower().endswith(tables.ENDINGS) or tables.begins_as_table(path)):
         return parquet
     return webdataset if path.is_file() and webdataset.is_shard(path) else folder
 
@@ -50,15 +47,12 @@ def _of_folder(path: Path) -> ModuleType:
     names = open_tree(path).names
     images = [path / name for name in names if Path(name).suffix.lower() in EXTENSIONS]
     rows = [path / name for name in names if name.lower().endswith(tables.ENDINGS)]
-    if rows:  # a set may have a picture of itself beside it, and images a table about them
-        return parquet if sum(map(_size, rows)) > sum(map(_size, images)) else folder
+    if rows:  # a set may have a picture of itself beside it, and images may have a table about them
+        whole = all(map(tables.begins_as_table, rows))  # if not, reading them tells what is there in their place
+        return parquet if not whole or sum(map(_size, rows)) > sum(map(_size, images)) else folder
     shards = not images and any(name.lower().endswith(webdataset.ENDINGS) for name in names)
     return webdataset if shards else folder
 
 
-def _size(file: Path) -> float:
-    """The bytes of a file; for a pointer of git-lfs, which stands for a large one, without end."""
-    if not file.is_file():
-        return 0
-    with file.open("rb") as opened:
-        return math.inf if opened.read(len(LFS)) == LFS else file.stat().st_size
+def _size(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0

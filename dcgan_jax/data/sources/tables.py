@@ -17,7 +17,8 @@ from dcgan_jax.data.sources.source import Picture
 from dcgan_jax.runtime.errors import UserError
 
 ENDINGS = (".parquet", ".arrow")
-PARQUET, FILE_FORMAT = b"PAR1", b"ARROW1"  # the first bytes of a parquet file, and of an arrow file that is no stream
+# The first bytes of a parquet file, of an arrow file that is no stream, and of one that is.
+PARQUET, FILE_FORMAT, STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 EXPECTED = "a parquet file, or an arrow file as save_to_disk of Hugging Face's datasets writes it"
 MAX_BATCH = 2**23  # bytes of pictures that are read at once, where that is more than one picture
 BUFFER = 2**20  # bytes of a parquet file that are read at once, in place of a whole group of rows
@@ -45,7 +46,7 @@ def begins_as_table(path: Path) -> bool:
     """Whether a file has the first bytes of a parquet or an arrow file, whatever its name."""
     try:
         with path.open("rb") as file:
-            return file.read(len(FILE_FORMAT)).startswith((PARQUET, FILE_FORMAT))
+            return file.read(len(FILE_FORMAT)).startswith((PARQUET, FILE_FORMAT, STREAM))
     except OSError:
         return False
 
