@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -29,6 +29,7 @@ log = logging.getLogger("dcgan_jax")
 ENDINGS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 GZIP = b"\x1f\x8b"
 EXPECTED = "a tar of images, KEY.jpg, with KEY.cls or KEY.json beside them"
+LABEL_ENDINGS = ("cls", "json")  # the first counts where both are there
 LABEL_FIELDS = ("label", "class", "cls", "class_id", "class_name")  # of KEY.json: the first of these that is there
 MAX_LABEL_BYTES = 2**20
 FIRST_MEMBERS = 20  # of a tar, by which it is recognised
@@ -91,11 +92,13 @@ def is_shard(path: Path) -> bool:
     """Whether a file is a tar with labels beside its images, so far as its first members tell."""
     try:
         with tarfile.open(path) as archive:
-            names = [member.name for member, _ in zip(archive, range(FIRST_MEMBERS), strict=False)]
+            members = [member for member, _ in zip(archive, range(FIRST_MEMBERS), strict=False) if member.isreg()]
+            keys = {_key(member.name)[0] for member in members if _is_image(_key(member.name)[1])}
+            about = [m for m in members if _key(m.name)[1] in LABEL_ENDINGS and _key(m.name)[0] in keys]
+            file = cast(BinaryIO, archive.fileobj)
+            return any(_label(file, member.name, member.offset_data, member.size) for member in about)
     except TAR_ERRORS:
         return False
-    keys = {_key(name)[0] for name in names if _is_image(_key(name)[1])}
-    return any(_key(name)[0] in keys for name in names if _key(name)[1] in ("cls", "json"))
 
 
 def _files(config: ConfigDict) -> tuple[Path, list[str]]:
@@ -128,7 +131,7 @@ def _open_shard(root: Path, name: str, endings: str, left_out: Counter[str]) -> 
     left_out["links and other members that are not files"] += left_out_of_tar
     chosen: dict[str, str] = {}
     labels: dict[str, str] = {}
-    about = (label,) if label else ("cls", "json")
+    about = (label,) if label else LABEL_ENDINGS
     for member in sorted(places, key=lambda member: places[member]):
         key, ending = _key(member)
         if ending in about:
@@ -153,9 +156,7 @@ def _open_shard(root: Path, name: str, endings: str, left_out: Counter[str]) -> 
 
 def _opened(path: Path) -> BinaryIO:
     """The content of a tar, unpacked if it is compressed."""
-    file = tarfile.open(path).fileobj  # noqa: SIM115
-    assert file is not None
-    return file  # type: ignore[return-value]
+    return cast(BinaryIO, tarfile.open(path).fileobj)
 
 
 def _label(file: BinaryIO, member: str, offset: int, size: int) -> str | None:
