@@ -316,7 +316,7 @@ def test_the_extra_is_named_where_it_is_missing(tmp_path, read, monkeypatch):
         read("parquet", "hf://datasets/owner/name")
 
 
-def test_sets_on_the_hub_are_downloaded_once(tmp_path, read, monkeypatch):
+def test_sets_on_the_hub_are_downloaded_once(tmp_path, read, monkeypatch, caplog):
     library = pytest.importorskip("huggingface_hub")
     snapshot = tmp_path / "snapshots" / "0123ab"
     as_bytes(snapshot / "small")
@@ -337,8 +337,10 @@ def test_sets_on_the_hub_are_downloaded_once(tmp_path, read, monkeypatch):
         raise ConnectionError("no network\nand more")
 
     monkeypatch.setattr(library, "snapshot_download", unreachable)
+    caplog.set_level(logging.INFO)
     hub.download.cache_clear()
     assert len(read("folder", "hf://datasets/owner/of_images/small").images) == 12
+    assert "no longer exists" not in caplog.text
     with pytest.raises(
         UserError, match=r"cannot be downloaded \(no network\); check the name and the network, or pass"
     ):

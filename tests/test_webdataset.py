@@ -10,7 +10,7 @@ from PIL import Image
 
 from dcgan_jax import config as configuration
 from dcgan_jax import data
-from dcgan_jax.data.sources import webdataset
+from dcgan_jax.data.sources import folder, webdataset
 from dcgan_jax.runtime.errors import UserError
 
 CLASSES = ["cat", "dog", "owl"]
@@ -152,6 +152,13 @@ def test_a_tar_of_images_alone_stays_a_folder(tmp_path):
     members = [("cats/0.png", image(1)), ("cats/0.json", b'{"caption": "x"}'), ("dogs/1.png", image(2))]
     assert not webdataset.is_shard(write(tmp_path / "set.tar", members))
     assert webdataset.is_shard(write(tmp_path / "shard.tar", sample(1, as_names(1))))
+
+
+def test_a_tar_is_prepared_anew_when_it_is_read_in_another_way(tmp_path, monkeypatch):
+    config = settings("folder", write(tmp_path / "set.tar", sample(1, as_names(1))), tmp_path)
+    known = {module.source_fingerprint(config) for module in (folder, webdataset)}
+    monkeypatch.setattr(webdataset, "OTHER_FORMATS", ["NEW"])
+    assert len(known | {webdataset.source_fingerprint(config)}) == 3
 
 
 def test_what_was_prepared_serves_when_the_shards_are_gone(tmp_path, read):

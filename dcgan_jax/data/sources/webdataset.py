@@ -17,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
 
-from dcgan_jax.data.images import EXTENSIONS, decode
+from dcgan_jax.data.images import EXTENSIONS, OTHER_FORMATS, decode
 from dcgan_jax.data.sources import shards
 from dcgan_jax.data.sources.folder import counted
 from dcgan_jax.data.sources.source import Picture, Source, fingerprint
@@ -76,10 +76,13 @@ def open_source(config: ConfigDict) -> Source:
 
 
 def source_fingerprint(config: ConfigDict) -> str:
-    """Changes when a tar is added, removed or written again. Raises UserError if there is none."""
+    """Changes when a tar is added, removed or written again, or may have more images that can be read.
+
+    Raises UserError if there is none.
+    """
     root, names = _files(config)
     taken = shards.take_split(names, config.data.split, config.data.path).names
-    return fingerprint([*(root / name for name in taken), Path("read as shards")])  # sets read as folders had no labels
+    return fingerprint([*(root / name for name in taken), Path(f"also {' '.join(OTHER_FORMATS)}")])
 
 
 def held_out(config: ConfigDict) -> tuple[str, str] | None:
