@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -296,6 +297,9 @@ def test_incomplete_folders_are_told(tmp_path, read):
         read("folder", saved)
     with pytest.raises(UserError, match="has no rows"):
         read("parquet", write(tmp_path / "none.parquet", table().slice(0, 0)))
+    os.mkfifo(tmp_path / "pipe.parquet")
+    with pytest.raises(UserError, match="is not a regular file, expected a parquet file"):  # and nothing waits for it
+        read("parquet", tmp_path / "pipe.parquet")
     with pytest.raises(UserError, match="does not exist, expected a folder of parquet files"):
         read("parquet", tmp_path / "nowhere")
 

@@ -127,6 +127,7 @@ def test_damaged_pictures_are_named_and_left_out(tmp_path, read, caplog):
         (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of git-lfs.*run git lfs pull"),
         (b"<html>Log in", "is a web page"),
         (b"", "is empty, expected a tar of images.*download it again"),
+        (b"PK\x05\x06" + bytes(18), "is not a tar, expected a tar of images"),
         (b"text" * 300, "is not a tar, expected a tar of images.*download it again"),
         (None, "cannot be read .*expected a complete tar; download it again"),
     ],

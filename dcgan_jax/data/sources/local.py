@@ -38,7 +38,7 @@ def reader(config: ConfigDict) -> ModuleType:
     path = local_path(config.data.path, "config.data.path")
     if path.is_dir() and config.data.path:
         return _of_folder(path)
-    if path.is_file() and (path.name.lower().endswith(tables.ENDINGS) or tables.begins_as_table(path)):
+    if tables.begins_as_table(path) or (path.is_file() and path.name.lower().endswith(tables.ENDINGS)):
         return parquet
     return webdataset if path.is_file() and webdataset.is_shard(path) else folder
 

@@ -43,6 +43,8 @@ def files(path: Path, endings: Sequence[str]) -> tuple[Path, list[str]]:
 
 def check_content(file: Path, expected: str, own: bytes) -> None:
     """Raises UserError if a file cannot be read, is empty, or begins as something known, but for `own` bytes."""
+    if not file.is_file():
+        raise UserError(f"config.data.path: {str(file)!r} is not a regular file, expected {expected}; pass another")
     try:
         with file.open("rb") as opened:
             head = opened.read(HEAD)

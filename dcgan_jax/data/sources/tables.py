@@ -44,6 +44,8 @@ def open_table(path: Path) -> Table:
 
 def begins_as_table(path: Path) -> bool:
     """Whether a file has the first bytes of a parquet or an arrow file, whatever its name."""
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as file:
             return file.read(len(FILE_FORMAT)).startswith((PARQUET, FILE_FORMAT, STREAM))

@@ -21,7 +21,7 @@ from dcgan_jax.data.images import EXTENSIONS, OTHER_FORMATS, decode
 from dcgan_jax.data.sources import shards
 from dcgan_jax.data.sources.folder import counted
 from dcgan_jax.data.sources.source import Picture, Source, fingerprint
-from dcgan_jax.data.sources.tree import MAX_MEMBER_BYTES, TAR_ERRORS, check_member_size, is_archive, parts, tar_places
+from dcgan_jax.data.sources.tree import MAX_MEMBER_BYTES, TAR_ERRORS, check_member_size, parts, tar_places
 from dcgan_jax.runtime.errors import UserError, local_path
 
 log = logging.getLogger("dcgan_jax")
@@ -112,6 +112,13 @@ def _files(config: ConfigDict) -> tuple[Path, list[str]]:
     return root, names
 
 
+def _is_tar(path: Path) -> bool:
+    try:
+        return tarfile.is_tarfile(path)
+    except TAR_ERRORS:  # compressed, but cut short, which reading it tells
+        return True
+
+
 def _key(name: str) -> tuple[str, str]:
     """The key and the ending of a file: 'a/b.x.jpg' has the key 'a/b' and the ending 'x.jpg'."""
     *folders, file = parts(name)
@@ -127,7 +134,7 @@ def _open_shard(root: Path, name: str, endings: str, left_out: Counter[str]) -> 
     """The images and labels of a tar. Counts in `left_out` what is neither."""
     path = root / name
     shards.check_content(path, EXPECTED, GZIP)
-    if not is_archive(path):
+    if not _is_tar(path):
         raise UserError(f"config.data.path: {str(path)!r} is not a tar, expected {EXPECTED}; download it again")
     image, _, label = (part.strip().lstrip(".").lower() for part in endings.partition(","))
     places, left_out_of_tar = tar_places(path)
