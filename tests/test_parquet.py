@@ -304,9 +304,12 @@ def test_incomplete_folders_are_told(tmp_path, read):
         read("parquet", tmp_path / "nowhere")
 
 
-def test_images_with_a_table_about_them_stay_images(tmp_path, read):
-    write(tmp_path / "set" / "metadata.parquet", pa.table({"file_name": ["0.png"]}), write_statistics=False)
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / "set" / "0.png")
+@pytest.mark.parametrize("features", [False, True])
+def test_images_with_a_table_about_them_stay_images(tmp_path, read, features):
+    rng = np.random.default_rng(0)
+    columns = {"file_name": ["0.png"], "features": [rng.random(2**14)]} if features else {"file_name": ["0.png"]}
+    write(tmp_path / "set" / "metadata.parquet", pa.table(columns))
+    Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / "set" / "0.png")
     assert len(read("folder", tmp_path / "set").images) == 1
 
 

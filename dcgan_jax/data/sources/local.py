@@ -30,8 +30,9 @@ def held_out(config: ConfigDict) -> tuple[str, str] | None:
 def reader(config: ConfigDict) -> ModuleType:
     """The module that reads what lies at `config.data.path`.
 
-    `parquet` for an address on the hub, a parquet or arrow file, and a folder in which such files are larger than all
-    images; `webdataset` for a tar with labels beside its images, and a folder with tars and no images; else `folder`.
+    `parquet` for an address on the hub, a parquet or arrow file, and a folder in which such files have a column of
+    pictures and are larger than all images; `webdataset` for a tar with labels beside its images, and a folder with
+    tars and no images; else `folder`.
     """
     if hub.is_remote(config.data.path):
         return parquet
@@ -49,7 +50,8 @@ def _of_folder(path: Path) -> ModuleType:
     rows = [path / name for name in names if name.lower().endswith(tables.ENDINGS)]
     if rows:  # a set may have a picture of itself beside it, and images may have a table about them
         whole = all(map(tables.begins_as_table, rows))  # if not, reading them tells what is there in their place
-        return parquet if not whole or sum(map(_size, rows)) > sum(map(_size, images)) else folder
+        larger = sum(map(_size, rows)) > sum(map(_size, images))
+        return parquet if not whole or (larger and parquet.may_hold_pictures(rows[0])) else folder
     shards = not images and any(name.lower().endswith(webdataset.ENDINGS) for name in names)
     return webdataset if shards else folder
 

@@ -71,6 +71,14 @@ def held_out(config: ConfigDict) -> tuple[str, str] | None:
     return shards.held_out(name, path, ENDINGS, config.data.split)
 
 
+def may_hold_pictures(file: Path) -> bool:
+    """Whether a file has a column of pictures; True also if it cannot be read, as `open_source` tells why."""
+    try:
+        return bool(_picture_columns(tables.open_table(file)))
+    except UserError:
+        return True
+
+
 def _files(config: ConfigDict) -> tuple[Path, list[str]]:
     """The folder of the set and the files in it, of which those that `state.json` does not list are left out."""
     name, expected = config.data.path, "a folder of parquet files, one such file, or hf://datasets/OWNER/NAME"
@@ -104,8 +112,7 @@ def _choose(table: Table, name: str) -> _Columns:
     types = {field.name: field.type for field in table.schema}
     told = {column: feature for column, feature in tables.features(table).items() if column in types}
     picture, _, label = (part.strip() for part in name.partition(","))
-    marked = [column for column, feature in told.items() if feature.get("_type") == "Image"]
-    pictures = [picture] if picture else marked or [name for name, kind in types.items() if tables.holds_pictures(kind)]
+    pictures = [picture] if picture else _picture_columns(table)
     if len(pictures) != 1 or pictures[0] not in types:
         found = f"{picture!r}" if picture else f"{len(pictures) or 'no'} columns of pictures"
         listed = ", ".join(f"{column} ({kind})" for column, kind in types.items())
@@ -121,6 +128,13 @@ def _choose(table: Table, name: str) -> _Columns:
     label = label or _label_column(told, types)
     names = told.get(label, {}).get("names")
     return _Columns(pictures[0], label, tuple(map(str, names)) if isinstance(names, list) else ())
+
+
+def _picture_columns(table: Table) -> list[str]:
+    """The columns that Hugging Face's types call images, else those that may hold pictures."""
+    told = tables.features(table)
+    marked = [field.name for field in table.schema if told.get(field.name, {}).get("_type") == "Image"]
+    return marked or [field.name for field in table.schema if tables.holds_pictures(field.type)]
 
 
 def _label_column(told: dict[str, dict[str, Any]], types: dict[str, Any]) -> str:
