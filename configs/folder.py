@@ -1,4 +1,4 @@
-"""Your own images: a folder, a zip or a tar of them, any nesting, any mix of sizes and kinds.
+"""Your own images: a folder, a zip or a tar of them, any nesting, any mix of sizes and kinds; parquet files; shards.
 
     python launch/train.py --config=configs/folder.py --workdir=runs/mine --config.data.path=FOLDER
 

@@ -59,7 +59,7 @@ class Field(NamedTuple):
 
 
 # Where images come from may change: their content is compared, by the hash that a checkpoint carries.
-_SOURCES = one_of("digits", "folder", "idx", "tfds", "lmdb", "prepared")
+_SOURCES = one_of("digits", "folder", "idx", "tfds", "lmdb", "parquet", "webdataset", "prepared")
 _CROPS = one_of("center", "celeba108", "celeba140", "celeba178", "none")
 _SIZE = Check(
     lambda size: len(size) in (1, 2) and 1 <= min(size) <= max(size) <= MAX_SIDE,
@@ -89,9 +89,9 @@ SECTIONS: dict[str, dict[str, Field]] = {
         "channels": Field(3, "3 for colour, 1 for grey; images are converted", _CHANNELS),
         "num_classes": Field(0, "0, or the number of labels to condition both networks on", _CLASSES),
         "data.source": Field("digits", "the kind of source (docs/data.md)", _SOURCES, True),
-        "data.path": Field("", "folder: a folder, zip or tar of images; idx: the images' file; lmdb: its folder; tfds: its data_dir, '' for the usual one; prepared: a prepared set, gs:// and s3:// too", ANY, True),
-        "data.name": Field("", "tfds: the name of the data set, such as 'celeb_a'", ANY, True),
-        "data.split": Field("train", "tfds: the split; folder: the split that is taken, if the images lie in folders called train, test or val", ANY, True),
+        "data.path": Field("", "folder: a folder, zip or tar of images, and what parquet and webdataset read; parquet: a folder of parquet or arrow files, or hf://datasets/OWNER/NAME; webdataset: a folder of tars; idx: the images' file; lmdb: its folder; tfds: its data_dir, '' for the usual one; prepared: a prepared set, gs:// and s3:// too", ANY, True),
+        "data.name": Field("", "tfds: the name of the data set, such as 'celeb_a'; parquet: the columns of pictures and labels, 'image' or 'image,label'; webdataset: their endings, 'jpg,cls'; '': the usual ones", ANY, True),
+        "data.split": Field("train", "tfds: the split; folder, parquet, webdataset: the split that is taken, if there are folders or files called train, test or val", ANY, True),
         "data.test": Field("", "held-out images, for measures of quality: as data.path (tfds: as data.split); '': tfds's 'test', the t10k files beside idx's, or the split 'test', else 'val', beside 'train'", ANY, True),
         "data.unreadable": Field(0.01, "the largest share of images that may be unreadable, and are then left out", UP_TO_1, True),
         "data.crop": Field("center", "which part of an image is used", _CROPS),

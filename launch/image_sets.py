@@ -80,6 +80,8 @@ def hashes(**sets: "ImageSet") -> dict[str, dict]:
 
 
 def _source(place: str) -> str:
+    if place.startswith("hf://"):
+        return "parquet"
     path = local_path(place, "--data")
     if (path / "card.json").exists():
         return "prepared"

@@ -36,8 +36,8 @@ def _open_files(path: str, prepared: str) -> ImageSet:
     source = open_source(config)
     sizes: dict[tuple[int, int], str] = {}
     modes = set()
-    for index, name in enumerate(source.names):
-        with suppress(Exception), source.read(index) as image:  # preparing the set reports a file that cannot be read
+    for name, picture in zip(source.names, source.pictures(0, len(source.names)), strict=True):
+        with suppress(Exception), picture.open() as image:  # preparing the set reports a file that cannot be read
             sizes.setdefault(image.size, name)
             modes.add(image.mode)
     if len(sizes) > 1:
