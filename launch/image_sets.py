@@ -15,7 +15,8 @@ DATA = flags.DEFINE_string(
     "data",
     None,
     "training images: a name of tfds (cifar10, svhn_cropped), a folder or archive with a folder for each class, an idx "
-    "file or its folder, a prepared set; by default those of the run. evaluate.py: only their new place, if they moved",
+    "file or its folder, an .npy or .npz, a prepared set; by default those of the run. evaluate.py: only their new "
+    "place, if they moved",
 )
 TEST = flags.DEFINE_string(
     "test", None, "held-out images, in the same forms; by default those of tfds, or those beside --data"
@@ -83,6 +84,8 @@ def _source(place: str) -> str:
     path = local_path(place, "--data")
     if (path / "card.json").exists():
         return "prepared"
+    if path.suffix.lower() in (".npy", ".npz") or (path.is_dir() and any(path.glob("*.npy"))):
+        return "array"
     if "idx3" in path.name or (path.is_dir() and any(path.glob("*idx3*"))):
         return "idx"
     # tfds has names with a slash, such as imagenet_resized/32x32.

@@ -18,6 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dcgan_jax.data import decoding, prepared
+from dcgan_jax.data.images import PICTURE_CHANNELS
 from dcgan_jax.data.sources import SOURCES
 from dcgan_jax.data.sources.source import Source
 from dcgan_jax.runtime import files
@@ -28,6 +29,7 @@ log = logging.getLogger("dcgan_jax")
 # The rules by which a folder or archive is read: which files are images, and what their labels are. Sets of earlier
 # rules stay as they are, and are not taken for new ones.
 READING = 2
+SPLIT = ("folder", "array")  # sources that may have splits, of which that for training is taken by default
 
 
 def find_or_prepare(config: ConfigDict, workers: int | None = None) -> Path:
@@ -41,6 +43,11 @@ def find_or_prepare(config: ConfigDict, workers: int | None = None) -> Path:
     Raises UserError if the source does not exist, cannot be read or has too many unreadable images, or if the disk is
     too small.
     """
+    if config.channels not in PICTURE_CHANNELS and config.data.source != "array":
+        raise UserError(
+            f"config.channels: found {config.channels} for pictures (config.data.source is {config.data.source!r}), "
+            "expected 1 (grey), 3 (colour) or 4 (with transparency); --config.data.source=array takes others"
+        )
     root = local_path(config.data.prepared, "config.data.prepared")
     request = _request(config)
     module = SOURCES[config.data.source]
@@ -84,8 +91,8 @@ def _request(config: ConfigDict) -> dict[str, Any]:
     request = {
         "source": data.source,
         "path": str(local_path(data.path, "config.data.path").resolve()) if data.path else "",
-        "name": data.name if data.source == "tfds" else "",
-        "split": data.split if data.source == "tfds" or (data.source == "folder" and data.split != "train") else "",
+        "name": data.name if data.source in ("tfds", "array") else "",
+        "split": data.split if data.source == "tfds" or (data.source in SPLIT and data.split != "train") else "",
         "crop": data.crop,
         "resize": "lanczos",
         "image_size": list(config.image_size),

@@ -4,6 +4,6 @@ Each module has `open_source(config) -> Source`. A module that reads local files
 a hash that changes when these files change.
 """
 
-from dcgan_jax.data.sources import digits, folder, idx, lsun, tfds
+from dcgan_jax.data.sources import array, digits, folder, idx, lsun, tfds
 
-SOURCES = {"digits": digits, "folder": folder, "idx": idx, "lmdb": lsun, "tfds": tfds}
+SOURCES = {"array": array, "digits": digits, "folder": folder, "idx": idx, "lmdb": lsun, "tfds": tfds}

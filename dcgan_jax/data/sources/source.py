@@ -3,11 +3,12 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -15,8 +16,8 @@ class Source:
     """Pictures that are not prepared yet.
 
     names: the name of each picture in the source.
-    read: opens the picture of a number. It is called from several threads at once; if it raises an error, the picture
-        counts as unreadable.
+    read: opens the picture of a number: Pillow's, or an array as `images.to_pixels` takes it. It is called from several
+        threads at once; if it raises an error, the picture counts as unreadable.
     labels: int [N] or None; `classes` are the names of the labels.
     attributes: bool [N, A] or None; `attribute_names` are the names of its columns.
     version: the version of the source, if it has one.
@@ -25,7 +26,7 @@ class Source:
     """
 
     names: Sequence[str]
-    read: Callable[[int], Image.Image]
+    read: Callable[[int], AbstractContextManager[Any]]
     labels: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     attributes: np.ndarray | None = None
