@@ -24,7 +24,8 @@ def resize(image: np.ndarray, image_size: tuple[int, int], box: Box) -> np.ndarr
     weighted = _each_channel(
         np.concatenate([image[..., :OPACITY] * image[..., OPACITY:] / 255, image[..., OPACITY:]], -1), image_size, box
     )
-    opacity = np.clip(weighted[..., OPACITY:], 0, 255)
+    # Not clipped yet: what the filter overshoots by, in colours and opacity alike, falls out of their quotient.
+    opacity = weighted[..., OPACITY:]
     seen = np.rint(opacity) > 0
     colours = np.where(seen, weighted[..., :OPACITY] * 255 / np.where(seen, opacity, 1), 0)
     return _rounded(np.concatenate([colours, opacity], -1))

@@ -176,6 +176,8 @@ def from_image_sets(
     """
     specs = parse_without_splits(metrics, len(fake.images))
     sizes = [images.images.shape[1:] for images in (fake, real)]
+    for size in sizes:
+        extractors.check_channels(features, size[-1])
     if sizes[0] != sizes[1] and features != "inception":  # which resizes
         raise UserError(
             f"--images: found generated images of {sizes[0]} and real ones of {sizes[1]}, expected one size; pass "

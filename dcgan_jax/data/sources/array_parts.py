@@ -74,9 +74,10 @@ def in_file(path: Path, config: ConfigDict) -> Found:
 
 
 def _check_stack(header: Header, name: str) -> None:
-    """Raises ValueError unless an array has the shape of several images."""
+    """Raises ValueError unless an array has the shape and the dtype of several images."""
     what, shape = f"holds {name and f'{name} '}{header.dtype} {header.shape}", header.shape
     expected = "expected images [N, H, W] or [N, H, W, C]"
+    array_pixels.check_dtype(header.dtype)
     if len(shape) == 2:
         raise ValueError(f"{what}, {expected}; rows of pixels are images.reshape(-1, H, W), one image is image[None]")
     if len(shape) not in (3, 4):
@@ -131,6 +132,9 @@ def _single_images(path: Path, names: list[str], headers: dict[str, Header], lab
         labels = array_labels.read([(file, "")], len(names))
     elif not by_folders.sharded:
         names = by_folders.names
+    for name in names:
+        with _named(name):
+            array_pixels.check_dtype(headers[name].dtype)
     opened = _opener(path)
     parts = [
         Part(name, headers[name]._replace(shape=(1, *headers[name].shape)), functools.partial(_as_one, opened, name))

@@ -48,9 +48,10 @@ class Values(NamedTuple):
 
 
 def values_of(dtype: np.dtype, extremes: Callable[[], tuple[float, float]]) -> Values:
-    """How the values of arrays of this dtype become pixels. extremes: looks for the smallest and largest of all.
+    """How the values of arrays of this dtype, checked before, become pixels.
 
-    Floats are in [-1, 1] if one is below 0, else in [0, 1]. Raises ValueError for what is neither, and other dtypes.
+    extremes: looks for the smallest and largest of all. Floats are in [-1, 1] if one is below 0, else in [0, 1]. Raises
+    ValueError for floats that are neither.
     """
     if dtype.kind == "f":
         low, high = extremes()
@@ -67,8 +68,13 @@ def values_of(dtype: np.dtype, extremes: Callable[[], tuple[float, float]]) -> V
         return Values("", lambda image: image)
     if dtype == np.bool_:
         return Values("False is black, True white", lambda image: image * np.uint8(255))
-    if dtype.kind == "u" and dtype.itemsize == 2:
-        return Values("divided by 257", lambda image: image.astype(np.float32) / np.float32(257))
+    return Values("divided by 257", lambda image: image.astype(np.float32) / np.float32(257))
+
+
+def check_dtype(dtype: np.dtype) -> None:
+    """Raises ValueError for what is neither uint8, uint16, bool nor floats."""
+    if dtype.kind in "fb" or (dtype.kind == "u" and dtype.itemsize <= 2):
+        return
     if dtype.hasobject:
         raise ValueError("holds Python objects, which are not opened; save one array of numbers, np.stack(images)")
     advice = "for values from 0 to 255 save images.astype('uint8')" if dtype.kind in "iu" else "save images of these"
