@@ -37,13 +37,16 @@ def images(headers: Mapping[str, Header], split: str, wanted: str = "") -> str:
         if wanted not in headers:
             raise ValueError(f"holds no {wanted!r}, but {listed(headers)}; pass --config.data.name=NAME of one of them")
         return wanted
+    if not headers:
+        raise ValueError(
+            "holds no arrays, expected some, as numpy.savez writes them; pictures in a zip are "
+            "--config.data.source=folder --config.data.path=FILE"
+        )
     possible = [name for name, header in headers.items() if len(header.shape) in (3, 4)]
     if not possible and len(headers) == 1:
         return next(iter(headers))  # what is wrong with it is told later
     if not possible:
-        raise ValueError(
-            f"holds no array of images, but {listed(headers) or 'nothing'}; expected [N, H, W, C] or [N, H, W]"
-        )
+        raise ValueError(f"holds no array of images, but {listed(headers)}; expected [N, H, W, C] or [N, H, W]")
     for splits in ((split,), ("",)):
         usual = [name for name in possible if parsed(name)[0] in splits and parsed(name)[1] in IMAGES]
         if len(usual) == 1:
