@@ -202,7 +202,7 @@ def test_a_folder_holds_one_image_in_each_file_or_several(tmp_path, read):
     save(tmp_path / "single", {f"{name}/{i}": COLOUR[i, : 6 + i] for i, name in enumerate("aabbc")})
     single = read("single", num_classes=3)
     assert (single.images.shape, single.labels.tolist()) == ((5, 8, 8, 3), [0, 0, 1, 1, 2])
-    save(tmp_path / "stacks", {"p0": COLOUR[:5], "p1": COLOUR[5:], "labels": CLASSES})
+    save(tmp_path / "stacks", {f"p{i}": COLOUR[i : i + 1] for i in range(12)} | {"labels": CLASSES})
     stacks = read("stacks", num_classes=3)
     np.testing.assert_array_equal(stacks.images, COLOUR)
     np.testing.assert_array_equal(stacks.labels, CLASSES)

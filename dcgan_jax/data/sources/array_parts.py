@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,8 +39,12 @@ class Found(NamedTuple):
 
 
 def arrays_in(folder: Path) -> list[str]:
-    """The names of all .npy files below a folder, in their order."""
-    return [name for name in open_tree(folder).names if name.lower().endswith(".npy")]
+    """The names of all .npy files below a folder, in their order: numbers in them as numbers, 2.npy before 10.npy."""
+    return sorted((name for name in open_tree(folder).names if name.lower().endswith(".npy")), key=_by_numbers)
+
+
+def _by_numbers(name: str) -> list[tuple[bool, int, str]]:
+    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def labels_beside(path: Path) -> Path | None:
@@ -135,6 +140,8 @@ def _single_images(path: Path, names: list[str], headers: dict[str, Header], lab
     for name in names:
         with _named(name):
             array_pixels.check_dtype(headers[name].dtype)
+            if not np.prod(headers[name].shape):
+                raise ValueError("has no pixels")
     opened = _opener(path)
     parts = [
         Part(name, headers[name]._replace(shape=(1, *headers[name].shape)), functools.partial(_as_one, opened, name))
@@ -152,7 +159,9 @@ def _stacks(
 ) -> Found:
     """Several images in each file: one file by its name, or all one after the other."""
     by_stem = {Path(name).stem: name for name in names}
-    usual = any(split or kind in array_names.IMAGES for split, kind in map(array_names.parsed, by_stem))
+    usual = len(by_stem) == len(names) and any(
+        split or kind in array_names.IMAGES for split, kind in map(array_names.parsed, by_stem)
+    )
     if config.data.name or usual:
         stem = array_names.images(
             {stem: headers[name] for stem, name in by_stem.items()}, config.data.split, config.data.name
