@@ -58,16 +58,18 @@ def open_training(config: ConfigDict) -> "ImageSet":
     """The training images that the flags name, with their labels if they have some, in the size of a configuration."""
     from dcgan_jax import data
 
-    with rename_fields(NAMES):
-        return data.load(validate(replaced(config)), labelled=True)
+    config = replaced(config)
+    with rename_fields(_names(config)):
+        return data.load(validate(config), labelled=True)
 
 
 def open_test(config: ConfigDict) -> "ImageSet":
     """The held-out images that the flags name, in the size of a configuration. Raises UserError if there are none."""
     from dcgan_jax import data
 
-    with rename_fields(NAMES):
-        test = data.held_out(validate(replaced(config)))
+    config = replaced(config)
+    with rename_fields(_names(config)):
+        test = data.held_out(validate(config))
     if test is None:
         raise UserError("--test: found no held-out images beside the training images; name some by --test=PATH")
     return test
@@ -78,6 +80,11 @@ def hashes(**sets: "ImageSet") -> dict[str, dict]:
     return {
         role: {"count": len(images.images), "sha256": images.card["sha256"]["images"]} for role, images in sets.items()
     }
+
+
+def _names(config: ConfigDict) -> dict[str, str]:
+    """As `NAMES`; of arrays, no flag names one in a file."""
+    return NAMES | ({"config.data.name": ""} if config.data.source == "array" else {})
 
 
 def _source(place: str) -> str:
