@@ -68,8 +68,8 @@ def held_out(config: ConfigDict) -> ImageSet | None:
     """The held-out images of a validated configuration, with their labels; None if there are none.
 
     `config.data.test` takes the place of `data.path` (for tfds, of `data.split`). If it is empty, they are the split
-    'test' of tfds, the files t10k-... of idx, or the split 'test', else 'val', of folders and the files
-    in them, or beside one.
+    'test' of tfds, the files t10k-... of idx, or the split 'test', else 'val', of folders, of the files or arrays in
+    them, or beside one.
 
     Raises UserError as `load` does, about `config.data.test`.
     """
@@ -86,6 +86,8 @@ def held_out(config: ConfigDict) -> ImageSet | None:
         place = path if path.is_dir() else path.parent
         name = next((str(file) for file in sorted(place.glob("t10k-images*"))), "")
     module = SOURCES.get(config.data.source)
+    if config.data.source == "array":
+        config.data.name = ""
     if module and hasattr(module, "held_out"):
         name, config.data.split = (name, "test") if name else module.held_out(config) or ("", "")
     if not name:

@@ -18,6 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dcgan_jax.data import decoding, prepared
+from dcgan_jax.data.images import PICTURE_CHANNELS
 from dcgan_jax.data.sources import SOURCES, hub
 from dcgan_jax.data.sources.source import Source
 from dcgan_jax.runtime import files
@@ -41,6 +42,11 @@ def find_or_prepare(config: ConfigDict, workers: int | None = None) -> Path:
     Raises UserError if the source does not exist, cannot be read or has too many unreadable images, or if the disk is
     too small.
     """
+    if config.channels not in PICTURE_CHANNELS and config.data.source != "array":
+        raise UserError(
+            f"config.channels: found {config.channels} for pictures (config.data.source is {config.data.source!r}), "
+            "expected 1 (grey), 3 (colour) or 4 (with transparency); --config.data.source=array takes others"
+        )
     root = local_path(config.data.prepared, "config.data.prepared")
     request = _request(config)
     module = SOURCES[config.data.source]

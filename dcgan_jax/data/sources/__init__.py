@@ -5,9 +5,10 @@ a hash that changes when these files change, and if they may have splits, `held_
 what it is given, and so reads tables and shards too.
 """
 
-from dcgan_jax.data.sources import digits, idx, local, lsun, parquet, tfds, webdataset
+from dcgan_jax.data.sources import array, digits, idx, local, lsun, parquet, tfds, webdataset
 
 SOURCES = {
+    "array": array,
     "digits": digits,
     "folder": local,
     "idx": idx,

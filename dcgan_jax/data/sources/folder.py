@@ -27,6 +27,7 @@ MAX_KINDS = 12  # of files that are left out, in the line about them
 ADVICE = (
     dict.fromkeys((".heic", ".heif", ".hif"), "install the extra heic: pip install --editable '.[heic]'")
     | dict.fromkeys((".avif", ".jp2", ".j2k", ".jpx"), "install a newer Pillow, which reads them")
+    | dict.fromkeys((".npy", ".npz"), "arrays, which config.data.source=array takes")
     | dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".xz", ".rar", ".7z"), "unpack them")
 )
 
@@ -145,6 +146,11 @@ def _source_path(name: str) -> Path:
             f"config.data.path: {name!r} cannot be read ({error.strerror}); make it readable (chmod u+r), or pass "
             "another --config.data.path"
         ) from error
+    if path.suffix.lower() in (".npy", ".npz"):
+        raise UserError(
+            f"config.data.path: {name!r} holds arrays, expected a folder of images, a zip or a tar; pass "
+            f"--config.data.source=array --config.data.path={name}"
+        )
     if not is_archive(path):
         raise UserError(f"config.data.path: {name!r} {_not_an_archive(path, head)}")
     return path

@@ -3,22 +3,23 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 
 class Picture(NamedTuple):
     """A picture that any thread may open, once. If `open` raises an error, the picture counts as unreadable.
 
+    open: gives Pillow's, or an array as `images.to_pixels` takes it.
     size: the bytes of memory that it holds until then.
     """
 
-    open: Callable[[], Image.Image]
+    open: Callable[[], AbstractContextManager[Any]]
     size: int = 0
 
 
@@ -38,7 +39,7 @@ class Source:
     """
 
     names: Sequence[str]
-    read: Callable[[int], Image.Image] | None = None
+    read: Callable[[int], AbstractContextManager[Any]] | None = None
     labels: np.ndarray | None = None
     classes: tuple[str, ...] = ()
     attributes: np.ndarray | None = None
