@@ -81,7 +81,7 @@ def situation_and_form(layer: flops.Layer, function: str, dtype: str) -> tuple[s
     """The situation of a layer in `conv.ON_CUDA`, and the formulation that this kind of device runs."""
     shape = (layer.kernel_size, layer.kernel_size, layer.outer, layer.inner)
     sides = (layer.height // layer.stride, layer.width // layer.stride)
-    known = conv.Layer(shape, layer.stride, *sides, jnp.dtype(dtype))
+    known = conv.Layer(shape, layer.stride, sides, jnp.dtype(dtype))
     chosen = {"cpu": conv.on_cpu, "gpu": conv.on_cuda}.get(jax.default_backend())
     return conv.situation(function, known), chosen(function, known) if chosen else "plain"
 

@@ -44,16 +44,16 @@ __all__ = ["DIMENSIONS", "conv", "conv_of_constant_maps", "conv_transpose", "pad
 MIN_WINOGRAD_CHANNELS = 16
 
 # What an NVIDIA GPU runs in place of XLA's convolution, by function and situation (`situation`). Beside it, what that
-# gained on a card: milliseconds of the plain form and of this one, for the LSUN network at batch 512 in bfloat16 by
+# gained: milliseconds of the plain form and of this one on an H200, for the LSUN network at batch 512 in bfloat16 by
 # `benchmarks/formulations.py`. A line that is taken out gives the plain form back.
 ON_CUDA = {
     # function, situation: formulation
-    ("kernel_gradient", "small maps"): "patches",  # not measured
-    ("conv_transpose", "small maps"): "space_to_depth",  # not measured
-    ("conv", "small maps"): "patches",  # not measured
-    ("kernel_gradient", "few channels"): "space_to_depth",  # not measured
-    ("conv_transpose", "few channels"): "space_to_depth",  # not measured
-    ("conv", "few channels"): "space_to_depth",  # not measured
+    ("kernel_gradient", "small maps"): "space_to_depth",  # 1.60, 0.49
+    ("conv_transpose", "small maps"): "space_to_depth",  # 3.61, 0.44
+    ("conv", "small maps"): "patches",  # not measured: no layer of the paper's 64x64 network is such
+    ("kernel_gradient", "few channels"): "space_to_depth",  # 0.182, 0.159
+    ("conv_transpose", "few channels"): "space_to_depth",  # 0.577, 0.190
+    ("conv", "few channels"): "space_to_depth",  # 0.338, 0.118
 }
 
 # Every function and layer runs XLA's convolution on every device if this variable is 'plain'.
@@ -65,16 +65,15 @@ class Layer(NamedTuple):
 
     kernel_shape: tuple[int, ...]  # (k, k, I, O)
     stride: int
-    height: int  # of the maps
-    width: int
+    sides: tuple[int, ...]  # height and width of the maps
     dtype: jnp.dtype
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(images: Array, kernel: Array, stride: int) -> Array:
     """Strided convolution: images [B, H, W, I], kernel [k, k, I, O] -> maps [B, H/stride, W/stride, O]."""
-    height, width = (side // stride for side in images.shape[1:3])
-    return _choose("conv", Layer(kernel.shape, stride, height, width, images.dtype), images, kernel)
+    sides = tuple(side // stride for side in images.shape[1:3])
+    return _choose("conv", Layer(kernel.shape, stride, sides, images.dtype), images, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -83,7 +82,7 @@ def conv_transpose(maps: Array, kernel: Array, stride: int) -> Array:
 
     maps [B, H, W, O], kernel [k, k, I, O] -> images [B, H * stride, W * stride, I].
     """
-    return _choose("conv_transpose", Layer(kernel.shape, stride, *maps.shape[1:3], maps.dtype), maps, kernel)
+    return _choose("conv_transpose", Layer(kernel.shape, stride, maps.shape[1:3], maps.dtype), maps, kernel)
 
 
 def conv_of_constant_maps(
@@ -107,7 +106,7 @@ def conv_of_constant_maps(
 def _kernel_gradient(images: Array, maps: Array, stride: int, kernel_size: int) -> Array:
     """Gradient of <conv(images, kernel), maps> with respect to the kernel: [k, k, I, O]."""
     shape = (kernel_size, kernel_size, images.shape[-1], maps.shape[-1])
-    return _choose("kernel_gradient", Layer(shape, stride, *maps.shape[1:3], maps.dtype), images, maps)
+    return _choose("kernel_gradient", Layer(shape, stride, maps.shape[1:3], maps.dtype), images, maps)
 
 
 def _choose(function: str, layer: Layer, *arrays: Array) -> Array:
@@ -166,9 +165,8 @@ def situation(function: str, layer: Layer) -> str:
         the missing ones in float16, not in bfloat16.
     """
     size, _, channels, _ = layer.kernel_shape
-    sides = (layer.height, layer.width)
-    positions = math.prod(sides) * (layer.stride**2 if function == "conv" else 1)
-    small = max(sides) <= size if function == "kernel_gradient" else positions < size**2
+    positions = math.prod(layer.sides) * (layer.stride**2 if function == "conv" else 1)
+    small = max(layer.sides) <= size if function == "kernel_gradient" else positions < size**2
     if small:
         return "small maps"
     return "few channels" if layer.dtype.itemsize < 4 and channels < ALIGNMENT else ""
