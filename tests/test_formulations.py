@@ -189,10 +189,10 @@ PLAIN = {
     "cifar": {"forward": 6, "backward-input": 6, "backward-filter": 4, "mistaken for forward": 2},
 }
 ON_CUDA = {
-    "lsun": {"forward": 8, "backward-input": 8, "backward-filter": 6, "product": 2},
-    "faces": {"forward": 8, "backward-input": 8, "backward-filter": 6, "product": 2},
+    "lsun": {"forward": 8, "backward-input": 8, "backward-filter": 8},
+    "faces": {"forward": 8, "backward-input": 8, "backward-filter": 8},
     "imagenet": {"forward": 12, "backward-input": 12, "backward-filter": 12},
-    "cifar": {"forward": 6, "backward-input": 6, "backward-filter": 4, "product": 2},
+    "cifar": {"forward": 6, "backward-input": 6, "backward-filter": 6},
 }
 
 
