@@ -459,6 +459,31 @@ def test_attributes_that_do_not_match_are_told(faces, read, monkeypatch, damage)
         read("folder", faces)
 
 
+TABLE = "image_id,Male,Smiling\n1.jpg,1,-1\n2.jpg,-1,1\n"
+TABLES = {
+    "as Kaggle's": TABLE,
+    "of Windows": "\ufeff" + TABLE.replace("\n", "\r\n"),
+    "0 for -1": TABLE.replace("-1", "0"),
+    "words": TABLE.replace("-1", "False").replace(",1", ",True"),
+    "with numbers of rows": ",image_id,Male,Smiling\n0,1.jpg,1,-1\n1,2.jpg,-1,1\n",
+    "names last": "Male,Smiling,image_id\n1,-1,1.jpg\n-1,1,2.jpg\n",
+    "quoted": '"image_id","Male","Smiling"\n"1.jpg","1","-1"\n"2.jpg",-1, 1\n',
+    "semicolons": TABLE.replace(",", ";"),
+    "tabs": TABLE.replace(",", "\t"),
+    "without endings": TABLE.replace(".jpg", ""),
+    "with folders": TABLE.replace("1.jpg", "set/1.jpg"),
+    "the authors' text": "2\r\nMale Smiling\r\n1.jpg  1 -1\r\n2.jpg -1  1\r\n",
+}
+
+
+@pytest.mark.parametrize("form", TABLES)
+def test_copies_of_the_attributes_in_other_forms_are_read(form):
+    for content in (TABLES[form].encode(), TABLES[form].encode("utf-16")):
+        found, titles = celeba.attributes("list_attr_celeba.csv", content, ["x/1.png", "2.jpg"])
+        assert titles == ("Male", "Smiling")
+        assert found.tolist() == [[True, False], [False, True]]
+
+
 def test_lsun_reads_its_lmdb(tmp_path, read):
     lmdb = pytest.importorskip("lmdb")
     environment = lmdb.open(str(tmp_path / "bedroom_train_lmdb"), map_size=2**24)

@@ -27,6 +27,9 @@ MAX_KINDS = 12  # of files that are left out, in the line about them
 ADVICE = (
     dict.fromkeys((".heic", ".heif", ".hif"), "install the extra heic: pip install --editable '.[heic]'")
     | dict.fromkeys((".avif", ".jp2", ".j2k", ".jpx"), "install a newer Pillow, which reads them")
+    | dict.fromkeys(
+        (".jxl", ".psd", ".svg", ".tga", ".exr", ".hdr", ".dng", ".nef", ".cr2", ".arw"), "save them as PNG"
+    )
     | dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".xz", ".rar", ".7z"), "unpack them")
 )
 
@@ -212,6 +215,7 @@ def _classes(tree: Tree, about: list[str], names: list[str]) -> Classes:
         return by_folders
     try:
         entries = json.loads(content(tree, file))["labels"]
+        entries = entries.items() if isinstance(entries, dict) else entries
         if entries is None:
             return Classes(names) if by_folders.sharded else by_folders
         folder = parts(file)[:-1]
