@@ -122,7 +122,8 @@ def take_split(names: list[str], wanted: str) -> Split:
 def by_folders(names: list[str]) -> Classes:
     """The classes of images by the first level of folders that has several; without labels if there is none.
 
-    Numbers are sorted as numbers, before names, also within names (class_2 before class_10). A few images that lie above the folders are left out.
+    Numbers are sorted as numbers, before names, and in names too (class_2 before class_10). A few images that lie above
+    the folders are left out.
     """
     levels = _levels(names)
     level, folders = len(levels) - 1, levels[-1] if levels else []
