@@ -20,8 +20,7 @@ log = logging.getLogger("dcgan_jax")
 MAX_MEMBER_BYTES = 2**28
 # What systems and file servers leave among files, besides what begins with a dot; in lower case.
 LEFT_BEHIND = frozenset(
-    "__macosx @eadir @recycle #recycle #snapshot @__thumb $recycle.bin lost+found thumbs.db ehthumbs.db "
-    "ehthumbs_vista.db desktop.ini picasa.ini".split()
+    ["__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "@__thumb", "$recycle.bin", "lost+found", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini"]
 ) | {"system volume information", "icon\r"}
 # What tarfile raises for damaged archives.
 TAR_ERRORS = (OSError, EOFError, tarfile.TarError, zlib.error, LZMAError)
