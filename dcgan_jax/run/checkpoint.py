@@ -247,7 +247,8 @@ def _alone() -> ocp.options.MultiprocessingOptions:
 
 
 def _finished(directory: Path) -> list[int]:
-    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
+    with damage.told(directory):
+        return sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
 
 
 def _read(directory: Path, step: int) -> tuple[Tree, dict[str, Any]]:
@@ -284,7 +285,7 @@ def _silence_orbax() -> None:
     hook = sys.unraisablehook
 
     def silenced(unraisable: Any) -> None:
-        if "Event loop is closed" not in str(unraisable.exc_value):
+        if not any(text in str(unraisable.exc_value) for text in ("Event loop is closed", "_ssock")):
             hook(unraisable)
 
     sys.unraisablehook = silenced

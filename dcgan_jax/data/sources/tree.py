@@ -19,9 +19,9 @@ log = logging.getLogger("dcgan_jax")
 # Files in an archive are held in memory while they are decoded.
 MAX_MEMBER_BYTES = 2**28
 # What systems and file servers leave among files, besides what begins with a dot; in lower case.
-LEFT_BEHIND = frozenset(
-    ["__macosx", "@eadir", "@recycle", "#recycle", "#snapshot", "@__thumb", "$recycle.bin", "lost+found", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini"]
-) | {"system volume information", "icon\r"}
+LEFT_BEHIND = frozenset(("__macosx", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini"))
+LEFT_BEHIND |= {"@eadir", "@recycle", "@__thumb", "#recycle", "#snapshot", "$recycle.bin", "lost+found", "icon\r"}
+LEFT_BEHIND |= {"system volume information"}
 # What tarfile raises for damaged archives.
 TAR_ERRORS = (OSError, EOFError, tarfile.TarError, zlib.error, LZMAError)
 
