@@ -4,6 +4,7 @@ grid: one picture of all images. png: a folder with one file per image. npz: one
 [N, H, W, C]. Image i depends on the seed and on i alone, not on --num.
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,7 @@ def main() -> None:
     if WORKDIR.value is None:
         raise UserError("--workdir: missing, expected a run directory, such as runs/digits")
     gan = load(WORKDIR.value, STEP.value)
+    _check_size(NUM.value * gan.config.image_size[0] * gan.config.image_size[1] * gan.config.channels)
     ending = {"grid": ".png", "png": "", "npz": ".npz"}[FORMAT.value]
     chosen = _labels(gan)
     labels = f"_labels_{'-'.join(map(str, chosen))}" if chosen else ""
@@ -61,6 +63,16 @@ def main() -> None:
         for i, image in enumerate(images):
             Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(out / f"{i:0{digits}d}.png")
     print(out)
+
+
+def _check_size(nbytes: int) -> None:
+    """Raises UserError if the images do not fit in this machine's memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if nbytes > memory:
+        raise UserError(
+            f"--num: found {NUM.value}, {nbytes / 1e9:.0f} GB of images, expected at most the {memory / 1e9:.0f} GB of "
+            "this machine's memory; make fewer at a time, each with another --seed"
+        )
 
 
 def _labels(gan: "TrainedGAN") -> list[int]:

@@ -20,6 +20,7 @@ from dcgan_jax.runtime.errors import UserError, local_path
 
 log = logging.getLogger("dcgan_jax")
 
+ISO_MARK, ISO_MARK_AT = b"CD001", 32_769
 LABELS_FILE = "dataset.json"  # as StyleGAN's tools write it
 NO_ENDING = "without an ending"
 MAX_KINDS = 12  # of files that are left out, in the line about them
@@ -136,11 +137,17 @@ def _source_path(name: str) -> Path:
     try:
         with path.open("rb") as file:
             head = file.read(HEAD)
+            file.seek(ISO_MARK_AT)
+            iso = file.read(len(ISO_MARK)) == ISO_MARK
     except OSError as error:
         raise UserError(
             f"config.data.path: {name!r} cannot be read ({error.strerror}); make it readable (chmod u+r), or pass "
             "another --config.data.path"
         ) from error
+    if iso:
+        raise UserError(
+            f"config.data.path: {name!r} is an ISO image, expected a folder of images, a zip or a tar; unpack it"
+        )
     if not is_archive(path):
         raise UserError(f"config.data.path: {name!r} {_not_an_archive(path, head)}")
     return path
@@ -151,6 +158,12 @@ def _not_an_archive(path: Path, head: bytes) -> str:
     known = described(head)
     if known:
         return f"is {known.what}, expected a folder of images, a zip or a tar; {known.advice}"
+    if not head:
+        return "is empty, expected a folder of images, a zip or a tar; download it again"
+    if ".tfrecord" in path.name.lower():
+        return (
+            "is a TFRecord file, expected a folder of images, a zip or a tar; export its images, or take them by tfds"
+        )
     if path.suffix.lower() in EXTENSIONS:
         return f"is one image, expected a folder of images, a zip or a tar; pass its folder, {str(path.parent)!r}"
     return (
