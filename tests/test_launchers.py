@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -130,6 +131,29 @@ def test_a_process_without_the_device_names_what_there_is(straight_run):
     assert done.returncode == 2
     assert done.stderr.startswith("error: JAX_PLATFORMS: found 'cuda,gppu', expected cpu, which is all that JAX finds")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "told"),
+    [
+        ("train", ("--config=configs/digits.py", "--workdir="), "--workdir: empty, expected a run directory; leave"),
+        (
+            "train",
+            (*SMALL, "--config.recipe=paper"),
+            "--config.recipe: found 'paper', .* write --config=configs/NAME.py:p",
+        ),
+        (
+            "sample",
+            ("--workdir={run}", "--num=1000000000000"),
+            "--num: found 1000000000000, 256000 GB of images, expected",
+        ),
+        ("sample", ("--workdir={run}", "--step=best"), r"nothing measures this run \(config.quality is False\)"),
+    ],
+)
+def test_what_would_do_something_else_is_refused(script, flags, told, straight_run):
+    done = call(script, *(flag.format(run=straight_run) for flag in flags))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert re.search(told, done.stderr), done.stderr
 
 
 def test_samples_of_the_best(best_of_two):
