@@ -97,6 +97,20 @@ def test_of_all_steps_those_that_are_gone_meanwhile_are_left_out(best_of_two, mo
     assert call(*measuring, "--step=1").returncode == 2
 
 
+def test_of_all_steps_the_newest_is_measured_even_if_it_is_gone_by_then(best_of_two, monkeypatch):
+    loading = inference.load
+
+    def pruned(workdir, step=None):
+        gan = loading(workdir, step)
+        shutil.rmtree(best_of_two / "checkpoints")  # by a run that is training, with config.keep=1
+        return gan
+
+    monkeypatch.setattr(inference, "load", pruned)
+    done = call("evaluate", *WITH_STEP["evaluate"], f"--workdir={best_of_two}", "--step=all")
+    assert done.returncode == 0, done.stderr
+    assert "step 2  fid100_train" in done.stdout
+
+
 WITHOUT_A_DEVICE = {
     "evaluate": ("--metrics=fid100", "--images=tests", "--images=tests"),
     "export_weights": ("--format=torch", "--workdir={run}"),
