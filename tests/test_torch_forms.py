@@ -137,7 +137,7 @@ ARCHITECTURES = {
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_outputs_are_pytorchs(architecture):
-    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state  # whatever tests ran before
+    RNG.bit_generator.state = np.random.default_rng(4).bit_generator.state  # whatever tests ran before
     sequences = {kind: layers(kind, **ARCHITECTURES[architecture]) for kind in "GD"}
     networks = torch_networks.convert({kind: state_dict(sequence) for kind, sequence in sequences.items()})
     generator, discriminator = models.from_config(imported._config(networks.fields, "torch"))
