@@ -40,13 +40,13 @@ def run(
     streams.forgive_closed_pipes()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("dcgan_jax").setLevel(logging.INFO)
-    if {"-h", "--help"} & set(sys.argv[1:]):
-        shared = [name for name in ("configuration", "image_sets", "processes") if name in sys.modules]
-        print(usage, flags.FLAGS.main_module_help(), *map(flags.FLAGS.module_help, shared), sep="\n")
-        if "configuration" in shared:
-            print(f"\nFields of a configuration, with their defaults:\n\n{help_text()}")
-        sys.exit(0)
     try:
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            shared = [name for name in ("configuration", "image_sets", "processes") if name in sys.modules]
+            print(usage, flags.FLAGS.main_module_help(), *map(flags.FLAGS.module_help, shared), sep="\n")
+            if "configuration" in shared:
+                print(f"\nFields of a configuration, with their defaults:\n\n{help_text()}")
+            sys.exit(0)
         if check:
             check(sys.argv[1:])
         rest = flags.FLAGS(sys.argv)[1:]

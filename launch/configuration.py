@@ -23,6 +23,8 @@ def check(arguments: list[str]) -> None:
             if isinstance(default, tuple) and name in fields:
                 raise UserError(f"--{name}: found twice, expected once; remove one")
             fields.add(name)
+        if name == "config.recipe":
+            raise UserError(f"--config.recipe: found {value!r}, expected none; write --config=configs/NAME.py:{value}")
         if name == "config" and equals and not value:
             raise UserError("--config: missing, expected configs/NAME.py or configs/NAME.py:RECIPE")
         if name == "config" and value:

@@ -91,7 +91,7 @@ def measure(workdir: Path) -> None:
     config = image_sets.moved(gan.config)
     evaluator = evaluate.from_config(config, METRICS.value, FEATURES.value, weights=WEIGHTS.value, seed=SEED.value)
     for step in steps:
-        loaded = _load(workdir, step)
+        loaded = _load(workdir, step, gan)
         if loaded is None:
             continue
 
@@ -136,7 +136,8 @@ def _steps(workdir: Path, newest: "TrainedGAN") -> list[int]:
     if STEP.value is None:
         return [newest.step]
     if STEP.value == "all":
-        return json.loads(gather(json.dumps(checkpoint.steps(workdir)))[0])  # alike on all processes
+        # Alike on all processes; the newest is loaded, even if a run that is training has removed it meanwhile.
+        return json.loads(gather(json.dumps(sorted({*checkpoint.steps(workdir), newest.step})))[0])
     if STEP.value == "best":
         return [int(checkpoint.read(workdir, "best")[0]["step"])]
     if not STEP.value.isdecimal():
@@ -144,7 +145,7 @@ def _steps(workdir: Path, newest: "TrainedGAN") -> list[int]:
     return [int(STEP.value)]
 
 
-def _load(workdir: Path, step: int) -> "TrainedGAN | None":
+def _load(workdir: Path, step: int, newest: "TrainedGAN") -> "TrainedGAN | None":
     """The network of a step. Of all steps, None if a run that is training has removed it meanwhile."""
     from dcgan_jax.inference import load
     from dcgan_jax.run import checkpoint
@@ -152,7 +153,7 @@ def _load(workdir: Path, step: int) -> "TrainedGAN | None":
 
     gan = None
     try:
-        gan = load(workdir, step)
+        gan = newest if step == newest.step else load(workdir, step)
     except UserError:
         if STEP.value != "all" or step in checkpoint.steps(workdir):
             raise

@@ -4,6 +4,7 @@ grid: one picture of all images. png: a folder with one file per image, of 1, 3 
 one file with the array `images`, uint8 [N, H, W, C]. Image i depends on the seed and on i alone, not on --num.
 """
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ def main() -> None:
             f"--format: found 'png', expected 'npz' for images of {gan.config.channels} channels, or 'grid', which "
             "shows the first of them"
         )
+    _check_size(NUM.value * gan.config.image_size[0] * gan.config.image_size[1] * gan.config.channels)
     ending = {"grid": ".png", "png": "", "npz": ".npz"}[FORMAT.value]
     chosen = _labels(gan)
     labels = f"_labels_{'-'.join(map(str, chosen))}" if chosen else ""
@@ -66,6 +68,16 @@ def main() -> None:
         for i, image in enumerate(images):
             Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(out / f"{i:0{digits}d}.png")
     print(out)
+
+
+def _check_size(nbytes: int) -> None:
+    """Raises UserError if the images do not fit in this machine's memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if nbytes > memory:
+        raise UserError(
+            f"--num: found {NUM.value}, {nbytes / 1e9:.0f} GB of images, expected at most the {memory / 1e9:.0f} GB of "
+            "this machine's memory; make fewer at a time, each with another --seed"
+        )
 
 
 def _labels(gan: "TrainedGAN") -> list[int]:

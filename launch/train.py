@@ -8,6 +8,7 @@ Several processes, on one machine or many, can train together: launch/README.md 
 import logging
 
 from dcgan_jax.runtime import streams
+from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.signals import STOPPED, Preempted, StopRequests
 
 streams.open_closed()
@@ -32,6 +33,8 @@ def main() -> int:
     from dcgan_jax.train import train  # after the flags are checked: JAX takes a second to import
 
     config, name = configuration.from_flags()
+    if WORKDIR.value == "":  # of an unset variable, perhaps: another run is not to go on instead
+        raise UserError(f"--workdir: empty, expected a run directory; leave the flag out to train in runs/{name}")
     compile_cache.enable()
     processes.start()
     try:

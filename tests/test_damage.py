@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from conftest import SMALL, call
 
@@ -59,6 +60,24 @@ CAUSES = {
     "a fault of ours": (DIGEST, ValueError("x"), ValueError),
     "depth": (DIGEST, RecursionError("maximum recursion depth exceeded"), RecursionError),
     "Ctrl-C": (RESTORE, KeyboardInterrupt(), KeyboardInterrupt),
+    "closed to us, metadata of tensorstore": (HANDLER, system(errno.EPERM), UserError),
+    "a quota": (RESTORE, system(errno.EDQUOT), UserError),
+    "a disk that went away": (META, system(errno.ENXIO), UserError),
+    "a disk that turned read-only": (RESTORE, system(errno.EROFS), UserError),
+    "a lock of another": (RESTORE, system(errno.EAGAIN), UserError),
+    "a link in a circle": (META, system(errno.ELOOP), UserError),
+    "a connection that was lost": (RESTORE, system(errno.ECONNRESET), UserError),
+    "no system error at all": (RESTORE, OSError("read failed"), UserError),
+    "time": (RESTORE, TimeoutError("timed out"), UserError),
+    "tensorstore, memory": (RESTORE, ValueError(f"RESOURCE_EXHAUSTED: {AT}Cannot allocate memory"), UserError),
+    "tensorstore, a bucket": (RESTORE, ValueError(f"UNAVAILABLE: {AT}HTTP status 503"), UserError),
+    "tensorstore, cancelled": (RESTORE, ValueError(f"CANCELLED: {AT}Cancelled"), ValueError),
+    "tensorstore, time": (RESTORE, ValueError(f"DEADLINE_EXCEEDED: {AT}Deadline exceeded"), ValueError),
+    "no thread": (DIGEST, RuntimeError("can't start new thread"), RuntimeError),
+    "no memory for an array": (RESTORE, np._core._exceptions._ArrayMemoryError((9**9,), np.dtype("f4")), MemoryError),
+    "an end": (DIGEST, SystemExit(75), SystemExit),
+    "a missing library": (HANDLER, ModuleNotFoundError("No module named 'zstandard'"), ModuleNotFoundError),
+    "a package without its files": (HANDLER, ImportError("libstdc++.so.6: version not found"), ImportError),
 }
 
 
@@ -81,7 +100,9 @@ def test_what_is_not_about_bytes_is_no_damage(straight_run, monkeypatch, caplog,
     stop_reading(monkeypatch, cause)
     with pytest.raises(BaseException) as raised:  # noqa: PT011  # its type is compared below
         checkpoint.read(straight_run, step)
-    assert type(raised.value) is expected
+    assert type(raised.value) is expected or raised.value is error
+    assert isinstance(raised.value, expected)
+    assert not isinstance(raised.value, damage.Damaged)
     assert "damaged" not in caplog.text
     if expected is UserError:
         assert "40' cannot be read (" in str(raised.value)
@@ -99,6 +120,19 @@ def test_training_sets_nothing_aside_for_it(straight_run, monkeypatch, cause, tm
     assert done.returncode == (2 if CAUSES[cause][2] is UserError else 1)
     assert "damaged" not in done.stderr
     assert [path for path in sorted(run.rglob("*")) if path.name != ".lock"] == [p for p in before if p.name != ".lock"]
+
+
+def test_a_closed_folder_of_checkpoints_is_told(straight_run, monkeypatch):
+    def closed(*_):
+        raise PermissionError(errno.EACCES, "Permission denied", "x/checkpoints")
+
+    for owner, name in ((checkpoint.ocp.utils, "checkpoint_steps"), (Path, "is_dir")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, closed)
+            with pytest.raises(
+                UserError, match=r"checkpoints' cannot be read \(\[Errno 13\].*; mend that, and start again"
+            ):
+                checkpoint.steps(straight_run)
 
 
 def described(run, change):

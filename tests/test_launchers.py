@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -96,6 +97,20 @@ def test_of_all_steps_those_that_are_gone_meanwhile_are_left_out(best_of_two, mo
     assert call(*measuring, "--step=1").returncode == 2
 
 
+def test_of_all_steps_the_newest_is_measured_even_if_it_is_gone_by_then(best_of_two, monkeypatch):
+    loading = inference.load
+
+    def pruned(workdir, step=None):
+        gan = loading(workdir, step)
+        shutil.rmtree(best_of_two / "checkpoints")  # by a run that is training, with config.keep=1
+        return gan
+
+    monkeypatch.setattr(inference, "load", pruned)
+    done = call("evaluate", *WITH_STEP["evaluate"], f"--workdir={best_of_two}", "--step=all")
+    assert done.returncode == 0, done.stderr
+    assert "step 2  fid100_train" in done.stdout
+
+
 WITHOUT_A_DEVICE = {
     "evaluate": ("--metrics=fid100", "--images=tests", "--images=tests"),
     "export_weights": ("--format=torch", "--workdir={run}"),
@@ -130,6 +145,29 @@ def test_a_process_without_the_device_names_what_there_is(straight_run):
     assert done.returncode == 2
     assert done.stderr.startswith("error: JAX_PLATFORMS: found 'cuda,gppu', expected cpu, which is all that JAX finds")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("script", "flags", "told"),
+    [
+        ("train", ("--config=configs/digits.py", "--workdir="), "--workdir: empty, expected a run directory; leave"),
+        (
+            "train",
+            (*SMALL, "--config.recipe=paper"),
+            "--config.recipe: found 'paper', .* write --config=configs/NAME.py:p",
+        ),
+        (
+            "sample",
+            ("--workdir={run}", "--num=1000000000000"),
+            "--num: found 1000000000000, 256000 GB of images, expected",
+        ),
+        ("sample", ("--workdir={run}", "--step=best"), r"nothing measures this run \(config.quality is False\)"),
+    ],
+)
+def test_what_would_do_something_else_is_refused(script, flags, told, straight_run):
+    done = call(script, *(flag.format(run=straight_run) for flag in flags))
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert re.search(told, done.stderr), done.stderr
 
 
 def test_samples_of_the_best(best_of_two):

@@ -113,6 +113,35 @@ def test_a_class_may_have_the_name_of_a_split(tmp_path, caplog):
     assert layout.take_split(names, "train").names == names[:4]
 
 
+# The training split among folders, and the classes in it.
+SPLITS_BY_OTHER_NAMES = {
+    "training_set/a training_set/b test_set/a test_set/b": ("training_set/", ("a", "b")),
+    "seg_train/seg_train/a seg_train/seg_train/b seg_test/seg_test/a seg_pred/seg_pred": ("seg_train/", ("a", "b")),
+    "Train-Data/a Train-Data/b Valid-Data/a": ("Train-Data/", ("a", "b")),
+    "train2017 val2017": ("train2017/", ()),
+    "train/a train/b dev/a": ("train/", ("a", "b")),
+    "a/train a/test b/train b/test": ("/train/", ("a", "b")),
+    "set/a/train/good set/a/test/bad set/a/masks set/b/train/good set/b/test/good": ("/train/", ("a", "b")),
+    "train_station test_tube": ("t", ("test_tube", "train_station")),
+    "trains tests": ("t", ("tests", "trains")),
+    "a b/train": ("", ("a", "b")),
+}
+
+
+@pytest.mark.parametrize("folders", SPLITS_BY_OTHER_NAMES)
+def test_splits_are_known_by_what_their_names_share(folders):
+    part, classes = SPLITS_BY_OTHER_NAMES[folders]
+    names = [f"{folder}/{i}.png" for folder in folders.split() for i in range(2)]
+    taken = layout.take_split(names, "train").names
+    assert taken == [name for name in names if part in name]
+    assert layout.by_folders(taken).classes == classes
+
+
+def test_numbers_within_names_are_sorted_as_numbers():
+    names = [f"{folder}/0.png" for folder in ("class_10", "class_2", "10", "2", "02", "Class_1", "x")]
+    assert layout.by_folders(names).classes == ("02", "2", "10", "Class_1", "class_2", "class_10", "x")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_few_images_beside_the_classes_are_left_out_and_named(tmp_path, caplog, kind):
     files = {f"photos/{pet}/{i}.png": png(i) for pet in "ab" for i in range(3)}
@@ -130,9 +159,10 @@ def test_a_few_images_beside_the_classes_are_left_out_and_named(tmp_path, caplog
 SHARDS = {f"0000{i // 2}/img0000000{i}.png": png(i) for i in range(6)}
 
 
+@pytest.mark.parametrize("form", [list, dict])
 @pytest.mark.parametrize("kind", KINDS)
-def test_labels_of_stylegan_are_in_its_dataset_json(tmp_path, kind):
-    labels = [[name, i % 2] for i, name in enumerate(SHARDS)]
+def test_labels_of_stylegan_are_in_its_dataset_json(tmp_path, kind, form):
+    labels = form([name, i % 2] for i, name in enumerate(SHARDS))
     path = write(tmp_path / kind, SHARDS | {"dataset.json": json.dumps({"labels": labels}).encode()})
     source = read(path)
     assert source.labels.tolist() == [0, 1, 0, 1, 0, 1]
@@ -182,9 +212,11 @@ def test_numbers_are_sorted_as_numbers(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_left_out_is_counted_in_one_line(tmp_path, caplog, kind):
     taken = {"0.jpg": png(kind="JPEG"), "1.jfif": png(kind="JPEG"), "2.jpe": png(kind="JPEG"), "three": png()}
+    taken |= {"4.PJPEG": png(kind="JPEG"), "5.jif": png(kind="JPEG"), "6.dib": png(kind="BMP")}
     taken |= {f"4{ending}": png(kind=kind) for ending, kind, codec in MORE if features.check(codec)}
     left = {"a.heics2": b"", "b.txt": b"", "c.TXT": b"", "notes": b"Python", "n.2024": b"P1"}
     silent = {"@eaDir/x.jpg": b"", "__MACOSX/._a.png": b"", ".DS_Store": b"", "Thumbs.db": b"", "desktop.ini": b""}
+    silent |= {"@Recycle/a.jpg": b"", "#recycle/a.jpg": b"", "System Volume Information/a.png": b"", "Picasa.ini": b""}
     source = read(write(tmp_path / kind, taken | left | silent))
     assert sorted(source.names) == sorted(taken)
     (line,) = (record.getMessage() for record in caplog.records if record.levelno == logging.WARNING)

@@ -144,7 +144,13 @@ def test_a_truncated_jpeg_is_unreadable_and_not_half_grey(tmp_path, read):
     [
         ("", b"", "missing"),
         ("nowhere", None, "does not exist"),
-        ("file", b"", "is not a folder"),
+        ("file", b"x", "is not a folder"),
+        ("faces.zip", b"", "is empty.*download it again"),
+        ("faces.iso", bytes(32_769) + b"CD001" + bytes(999), "is an ISO image.*unpack it"),
+        ("faces.z01", b"PK\7\x08PK\3\4", "is one part of a zip archive in several.*with all its parts"),
+        ("faces.tar.lz4", b"\x04\x22\x4d\x18", "is a file compressed by lz4.*unpack it"),
+        ("faces.mp4", b"\0\0\0\x18ftypmp42", "is a video.*export its frames"),
+        ("faces.tfrecord-00000-of-00001", bytes(99), "is a TFRecord file.*export its images"),
         ("faces.zip", b"<html><body>Quota exceeded", "is a web page.*download it again, with a browser"),
         ("faces.tar", b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of git-lfs.*run git lfs pull"),
         ("faces.rar", b"Rar!\x1a\x07\x01\x00", "is a RAR archive.*unpack it"),
@@ -159,6 +165,25 @@ def test_a_wrong_folder_is_told(tmp_path, monkeypatch, read, path, content, told
     with pytest.raises(UserError, match=told) as error:
         read("folder", path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda entry: entry[:8] + b"\1" + entry[9:], r"encrypted; unpack the archive by its password"),
+        (lambda entry: entry[:34] + b"\1" + entry[35:], "is the last of several parts of a zip archive"),
+    ],
+    ids=["encrypted", "in parts"],
+)
+def test_a_zip_that_needs_more_than_itself_is_told(pictures, read, tmp_path_factory, change, told):
+    path = archived(pictures, "zip", tmp_path_factory.mktemp("archive") / "pets.zip")
+    content = path.read_bytes()
+    places = [match.start() for match in re.finditer(b"PK\1\2", content)]
+    for place in places:
+        content = content[:place] + change(content[place : place + 46]) + content[place + 46 :]
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=told):
+        read("folder", path)
 
 
 def test_an_archive_that_may_not_be_read_is_told_as_such(pictures, read, tmp_path_factory, monkeypatch):
@@ -457,6 +482,31 @@ def test_attributes_that_do_not_match_are_told(faces, read, monkeypatch, damage)
     file.write_text("\n".join(changed))
     with pytest.raises(UserError, match=r"list_attr_celeba\.txt"):
         read("folder", faces)
+
+
+TABLE = "image_id,Male,Smiling\n1.jpg,1,-1\n2.jpg,-1,1\n"
+TABLES = {
+    "as Kaggle's": TABLE,
+    "of Windows": "\ufeff" + TABLE.replace("\n", "\r\n"),
+    "0 for -1": TABLE.replace("-1", "0"),
+    "words": TABLE.replace("-1", "False").replace(",1", ",True"),
+    "with numbers of rows": ",image_id,Male,Smiling\n0,1.jpg,1,-1\n1,2.jpg,-1,1\n",
+    "names last": "Male,Smiling,image_id\n1,-1,1.jpg\n-1,1,2.jpg\n",
+    "quoted": '"image_id","Male","Smiling"\n"1.jpg","1","-1"\n"2.jpg",-1, 1\n',
+    "semicolons": TABLE.replace(",", ";"),
+    "tabs": TABLE.replace(",", "\t"),
+    "without endings": TABLE.replace(".jpg", ""),
+    "with folders": TABLE.replace("1.jpg", "set/1.jpg"),
+    "the authors' text": "2\r\nMale Smiling\r\n1.jpg  1 -1\r\n2.jpg -1  1\r\n",
+}
+
+
+@pytest.mark.parametrize("form", TABLES)
+def test_copies_of_the_attributes_in_other_forms_are_read(form):
+    for content in (TABLES[form].encode(), TABLES[form].encode("utf-16")):
+        found, titles = celeba.attributes("list_attr_celeba.csv", content, ["x/1.png", "2.jpg"])
+        assert titles == ("Male", "Smiling")
+        assert found.tolist() == [[True, False], [False, True]]
 
 
 def test_lsun_reads_its_lmdb(tmp_path, read):

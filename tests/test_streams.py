@@ -21,18 +21,25 @@ def pipe_without_reader():
 def test_what_nobody_reads_is_lost_without_an_error(buffering):
     raw = io.FileIO(pipe_without_reader(), "w")
     original = io.TextIOWrapper(buffering(raw), encoding="latin-1", write_through=True)
-    stream = streams._forgiving(original)
+    stream = streams._forgiving(original, streams._Pipe)
     assert stream.encoding == "latin-1"
     print("\xe9" * 100_000, file=stream, flush=True)
     stream.close()
     original.close()
 
 
-def test_other_errors_stay():
+def test_other_errors_stay_but_for_those_of_stderr():
     with open("/dev/full", "w", encoding="utf-8") as full:
-        stream = streams._forgiving(full)
+        stream = streams._forgiving(full, streams._Pipe)
         with pytest.raises(OSError, match="No space left"):
             print("text", file=stream, flush=True)
+        print("text", file=streams._forgiving(full, streams._Errors), flush=True)
+
+
+def test_what_an_encoding_lacks_is_printed_by_its_code(tmp_path):
+    with open(tmp_path / "printed", "w", encoding="ascii") as file:
+        print("\xfc", file=streams._forgiving(file, streams._Pipe), flush=True)
+    assert (tmp_path / "printed").read_text() == "\\xfc\n"
 
 
 def test_streams_that_a_test_has_put_there_are_left_alone(monkeypatch):

@@ -1,16 +1,20 @@
 """Files of torch.save (golden/torch_*.pth) are read without PyTorch and without running code."""
 
 import argparse
+import collections
+import datetime
 import io
 import pickle
 import zipfile
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT
 
-from dcgan_jax.interop import torch_file
+from dcgan_jax.interop import pickle_machine, torch_file
+from dcgan_jax.interop.pickle_machine import Unreadable
 from dcgan_jax.runtime.errors import UserError
 
 GOLDEN = ROOT / "tests" / "golden"
@@ -172,6 +176,46 @@ def test_objects_in_a_checkpoint_are_left_out(tmp_path):
         found = torch_file.read(file)
         assert found["epoch"] == 3
         assert found["args"].name == "argparse Namespace"
+
+
+# What training scripts keep beside weights; pickled, most of it is a call.
+BESIDE = {
+    "numpy's random state": np.random.RandomState(0).get_state(),
+    "a generator's": np.random.default_rng(0).bit_generator.state,
+    "a number of numpy's": np.float64(0.5),
+    "a path": Path("a/b"),
+    "a date": datetime.datetime(2026, 1, 1),
+    "a counter of a scheduler": collections.Counter({30: 1}),
+    "a dictionary with a default": collections.defaultdict(list, {"losses": [1.0]}),
+    "options": argparse.Namespace(betas=(0.5, 0.999), out=Path("out"), gpus={0, 1}),
+    "sets": [{1, 2}, frozenset({3})],
+    "bytes": [b"abc", bytearray(b"abc")],
+    "a large number": 2**80,
+}
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("name", BESIDE)
+def test_what_lies_beside_weights_does_not_matter(tmp_path, name, protocol):
+    content = {"netG": {"bias": [1, 2]}, "beside": BESIDE[name], "after": {"x": 3}}
+    found = torch_file.read(archive(tmp_path, pickle.dumps(content, protocol)))
+    assert (found["netG"], found["after"]) == ({"bias": [1, 2]}, {"x": 3})
+
+
+@pytest.mark.parametrize("call", ["posix system", "builtins eval", "builtins getattr", "torch.hub load", "nets make"])
+def test_other_calls_are_refused(call):
+    with pytest.raises(Unreadable, match=f"it would call '{call}'"):
+        pickle_machine._call(pickle_machine.Name(call), ("x",))
+
+
+def test_state_dicts_in_a_tuple_have_its_numbers(tmp_path):
+    content = {"a": 1}, {"b": 2}
+    assert torch_file.read(archive(tmp_path, pickle.dumps(content, 2))) == {"0": {"a": 1}, "1": {"b": 2}}
+
+
+def test_an_object_that_is_no_module_is_not_called_one(tmp_path):
+    with pytest.raises(UserError, match="it holds an object of the kind numpy"):
+        torch_file.read(archive(tmp_path, pickle.dumps(np.zeros(3), 2)))
 
 
 @pytest.mark.parametrize(

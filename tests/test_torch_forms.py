@@ -25,7 +25,7 @@ def normal(*shape):
     return RNG.normal(0, 0.5, shape).astype(np.float32)
 
 
-def layers(kind, *, bias=False, norm=True, spectral=False, dense=False, per_unit=False):
+def layers(kind, *, bias=False, norm=True, spectral=False, lengths=False, dense=False, per_unit=False):
     """A network's layers, each a dictionary of arrays; norms have a running_mean."""
     units, shapes = 16 * WIDTHS[0], [*itertools.pairwise((*WIDTHS, CHANNELS))]
     result = [{"weight": normal(LATENT_DIM if kind == "G" else 1, WIDTHS[0], 4, 4)}]
@@ -41,6 +41,9 @@ def layers(kind, *, bias=False, norm=True, spectral=False, dense=False, per_unit
             matrix = np.moveaxis(weight, 1 if kind == "G" else 0, 0).reshape(width, -1)
             u, _, v = np.linalg.svd(matrix)
             layer |= {"weight_orig": weight, "weight_u": u[:, 0] * 0.9, "weight_v": v[0]}  # 0.9: an estimate
+        if lengths:  # weight norm, of which PyTorch's has a length for each entry of the first axis
+            layer["weight_v"] = layer.pop("weight")
+            layer["weight_g"] = 1 + normal(len(layer["weight_v"]), *[1] * (layer["weight_v"].ndim - 1))
     result = result if kind == "G" else result[::-1]
     if not norm:
         return result
@@ -62,6 +65,9 @@ def state_dict(sequence, name="main.{}"):
 def weight_of(layer, axis):
     if "weight" in layer:
         return layer["weight"]
+    if "weight_g" in layer:
+        rows = layer["weight_v"].reshape(len(layer["weight_g"]), -1)
+        return layer["weight_v"] * layer["weight_g"] / np.linalg.norm(rows, axis=1).reshape(layer["weight_g"].shape)
     weight = layer["weight_orig"]
     matrix = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)
     return weight / (layer["weight_u"] @ matrix @ layer["weight_v"])
@@ -120,6 +126,8 @@ ARCHITECTURES = {
     "biases, no batch norm": {"bias": True, "norm": False},
     "spectral norm": {"spectral": True},
     "spectral norm, biases, no batch norm": {"spectral": True, "bias": True, "norm": False},
+    "weight norm": {"lengths": True, "bias": True},
+    "dense, weight norm": {"dense": True, "lengths": True, "bias": True},
     "dense": {"dense": True},
     "dense, biases": {"dense": True, "bias": True},
     "dense, biases, no batch norm": {"dense": True, "bias": True, "norm": False},
@@ -129,6 +137,7 @@ ARCHITECTURES = {
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_outputs_are_pytorchs(architecture):
+    RNG.bit_generator.state = np.random.default_rng(4).bit_generator.state  # whatever tests ran before
     sequences = {kind: layers(kind, **ARCHITECTURES[architecture]) for kind in "GD"}
     networks = torch_networks.convert({kind: state_dict(sequence) for kind, sequence in sequences.items()})
     generator, discriminator = models.from_config(imported._config(networks.fields, "torch"))
@@ -171,6 +180,8 @@ def prefixed(prefix, arrays):
 
 def parametrized(arrays):
     new = {"weight_orig": "original", "weight_u": "0._u", "weight_v": "0._v"}
+    if not any(name.endswith("weight_orig") for name in arrays):
+        new = {"weight_g": "original0", "weight_v": "original1"}
     return {
         f"{path}.parametrizations.weight.{new[key]}": arrays[f"{path}.{key}"] for path, _, key in map(parts, arrays)
     }
@@ -205,8 +216,9 @@ def test_prefixes_of_wrappers_are_dropped(prefix):
     assert_equal(converted(prefixed(prefix, PLAIN["D"])), converted(PLAIN["D"]))
 
 
-def test_the_form_of_parametrizations_is_the_same():
-    arrays = state_dict(layers("G", spectral=True, norm=False))
+@pytest.mark.parametrize("kind", ["spectral", "lengths"])
+def test_the_form_of_parametrizations_is_the_same(kind):
+    arrays = state_dict(layers("G", norm=False, **{kind: True}))
     assert_equal(converted(parametrized(arrays)), converted(arrays))
 
 
@@ -217,6 +229,40 @@ def test_spectral_norm_needs_vectors_of_its_weight():
     for layer, told in ((zero, "'main.0' has a spectral norm of 0.0"), (short, "found 4 and 47")):
         with pytest.raises(UserError, match=told):
             converted(state_dict([layer, *others]))
+
+
+def test_weight_norm_needs_a_length_for_each():
+    (first, *others) = layers("G", lengths=True, norm=False)
+    for lengths in (np.ones((2, 1, 1, 1)), np.ones((3, 4, 1, 1)), np.ones(3)):
+        with pytest.raises(
+            UserError, match=r"'main\.0' has lengths .* and directions 3x4x4x4, expected those of weight"
+        ):
+            converted(state_dict([first | {"weight_g": lengths.astype(np.float32)}, *others]))
+    with pytest.raises(UserError, match="a length above 0 for each"):
+        converted(state_dict([first | {"weight_v": 0 * first["weight_v"]}, *others]))
+
+
+def test_a_batch_norm_without_gain_and_bias_has_1_and_0():
+    one = {"weight": np.ones, "bias": np.zeros}
+    norms = {name for name in PLAIN["G"] if name.rpartition(".")[0] + ".running_mean" in PLAIN["G"]}
+    key = {name: name.rpartition(".")[2] for name in norms}
+    plain = {n: one[key[n]](a.shape, np.float32) if key.get(n) in one else a for n, a in PLAIN["G"].items()}
+    assert_equal(converted({n: a for n, a in plain.items() if key.get(n) not in one}), converted(plain))
+
+
+def test_counters_beside_a_network_are_left_out():
+    averaged = {"n_averaged": np.int64(3) * np.ones((), np.int64)} | prefixed("module.", PLAIN["G"])  # AveragedModel
+    assert_equal(converted(averaged), converted(PLAIN["G"]))
+
+
+def test_parts_of_other_names_are_told():
+    both = prefixed("gen_net.", PLAIN["G"]) | prefixed("dis_net.", PLAIN["D"])
+    with pytest.raises(UserError, match="; --key=gen_net or --key=dis_net imports a part of it alone"):
+        converted(both)
+    assert_equal(converted(state_dicts._named(both, "gen_net")), converted(PLAIN["G"]))
+    stages = prefixed("layer1.", PLAIN["G"]) | prefixed("layer2.", PLAIN["D"])  # of a ResNet
+    with pytest.raises(UserError, match=r"^((?!--key).)*$"):
+        converted(stages)
 
 
 OPTIMIZER = {"state": {0: {"step": 1, "exp_avg": normal(4, 3, 4, 4)}}, "param_groups": [{"lr": 2e-4, "params": [0]}]}
@@ -240,10 +286,11 @@ def test_networks_are_found_in_checkpoints(name):
 
 
 @pytest.mark.parametrize(
-    "content", [{}, {"epoch": 3}, {"optimizer": OPTIMIZER}, {"a": {"b": {"c": {"d": PLAIN["G"]}}}}]
+    "content", [{}, {"epoch": 3}, {"optimizer": OPTIMIZER}, OPTIMIZER, {"a": {"b": {"c": {"d": PLAIN["G"]}}}}]
 )
 def test_a_file_without_networks_says_what_it_holds(content):
-    with pytest.raises(UserError, match=f"found {next(iter(content), 'nothing')}; expected a network's state dict"):
+    also = ", param_groups, which is an optimizer's state" if content is OPTIMIZER else ""
+    with pytest.raises(UserError, match=f"found {next(iter(content), 'nothing')}{also}; expected a network's state"):
         state_dicts.find(content, "FILE")
 
 

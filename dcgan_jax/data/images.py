@@ -25,6 +25,7 @@ if importlib.util.find_spec("pillow_heif"):  # the extra `heic`
 FORMATS = (*BASIC_FORMATS, *OTHER_FORMATS)  # of which the others depend on what is installed
 # The endings of file names that stand for these formats, such as '.jpg'.
 EXTENSIONS = frozenset(ending for ending, name in Image.registered_extensions().items() if name in FORMATS)
+EXTENSIONS |= {".jif", ".jfi", ".pjpeg", ".pjp", ".dib"}  # of JPEG and BMP too
 # A smaller picture (a tracking pixel of a web page, for example) shows nothing.
 MIN_SIDE = 4
 CELEBA_SIZE = (178, 218)  # width and height of CelebA's aligned faces

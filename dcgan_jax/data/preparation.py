@@ -28,7 +28,7 @@ log = logging.getLogger("dcgan_jax")
 
 # The rules by which a folder or archive is read: which files are images, and what their labels are. Sets of earlier
 # rules stay as they are, and are not taken for new ones.
-READING = 2
+READING = 3
 
 
 def find_or_prepare(config: ConfigDict, workers: int | None = None) -> Path:

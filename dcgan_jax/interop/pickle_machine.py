@@ -2,7 +2,7 @@
 
 A pickle is a program for a small stack machine. `pickletools` decodes it, and `Machine` runs only the opcodes that
 build plain values and containers. The few calls that rebuild tensors are recognised by name; any other is an error.
-Objects of classes are not built: a note of the class's name takes their place.
+Objects of classes are not built: a note of the class's name takes their place, and that of what `BESIDE` would make.
 """
 
 import pickletools
@@ -24,6 +24,10 @@ DTYPES: dict[str, Any] = {
     "torch ByteStorage": np.uint8,
     "torch BoolStorage": np.bool_,
 }
+
+# Packages whose calls make what checkpoints hold beside weights: paths, dates, numpy's random states, counters. Of
+# `torch` only its own names, such as torch.device: those of its modules rebuild tensors.
+BESIDE = ("_codecs", "argparse", "collections", "datetime", "numpy", "pathlib")
 
 
 class Unreadable(Exception):
@@ -98,6 +102,8 @@ class Machine:
                 self._stack.append(opcode == "NEWTRUE")
             case "BININT" | "BININT1" | "BININT2" | "LONG1" | "BINFLOAT" | "BINUNICODE" | "SHORT_BINUNICODE":
                 self._stack.append(argument)
+            case "BINBYTES" | "SHORT_BINBYTES" | "BYTEARRAY8":
+                self._stack.append(argument)
             case "GLOBAL":
                 self._stack.append(Name(argument))
             case "STACK_GLOBAL":
@@ -118,16 +124,16 @@ class Machine:
         """Containers and tensors, made of what is on the stack."""
         stack = self._stack
         match opcode:
-            case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_TUPLE":
-                stack.append({"EMPTY_DICT": {}, "EMPTY_LIST": [], "EMPTY_TUPLE": ()}[opcode])
+            case "EMPTY_DICT" | "EMPTY_LIST" | "EMPTY_SET" | "EMPTY_TUPLE":  # sets are lists here
+                stack.append({"EMPTY_DICT": {}, "EMPTY_LIST": [], "EMPTY_SET": [], "EMPTY_TUPLE": ()}[opcode])
             case "TUPLE1" | "TUPLE2" | "TUPLE3":
                 size = int(opcode[-1])
                 stack[-size:] = [tuple(stack[-size:])]
-            case "TUPLE":
+            case "TUPLE" | "FROZENSET":
                 stack.append(tuple(self._since_mark()))
             case "APPEND":
                 stack[-2].append(stack.pop())
-            case "APPENDS":
+            case "APPENDS" | "ADDITEMS":
                 items = self._since_mark()
                 stack[-1].extend(items)
             case "SETITEM":
@@ -174,17 +180,25 @@ def _persistent(identity: Any, storages: dict[str, Storage]) -> Storage | Name:
 
 
 def _call(function: Any, arguments: Any) -> Any:
-    """The result of one of the allowed calls: an empty dictionary, a set of plain values, as a list, or a tensor."""
+    """The result of one of the allowed calls: an empty dictionary, a set of plain values, as a list, or a tensor.
+
+    Nothing is called. In place of what one of the modules `BESIDE` would make there is an `Object`.
+    """
     name = function.name if isinstance(function, Name) else None
-    if name == "collections OrderedDict" and not arguments:
+    if (name == "collections OrderedDict" and not arguments) or name == "collections defaultdict":
         return {}
-    if name in ("__builtin__ set", "builtins set"):  # a module has one among its attributes
+    kind = name.removeprefix("__builtin__ ").removeprefix("builtins ") if name else ""
+    if kind in ("set", "frozenset"):  # a module has one among its attributes
         return list(*arguments)
     if name == "torch._utils _rebuild_tensor_v2":
         storage, offset, shape, strides = arguments[:4]
         if not isinstance(storage, Storage):
             raise Unreadable("it holds a tensor without numbers")
         return Tensor(storage, offset, shape, strides)
-    if name == "torch._utils _rebuild_parameter" and isinstance(arguments[0], Tensor):
+    of_parameter = ("torch._utils _rebuild_parameter", "torch._utils _rebuild_parameter_with_state")
+    if name in of_parameter and isinstance(arguments[0], Tensor):
         return arguments[0]
+    module = name.partition(" ")[0] if name else ""
+    if module == "torch" or module.partition(".")[0] in BESIDE or kind in ("bytearray", "complex", "slice"):
+        return Object(str(name))
     raise Unreadable(f"it would call {name or function!r}")

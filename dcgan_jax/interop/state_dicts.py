@@ -10,15 +10,14 @@ from typing import Any
 import numpy as np
 
 from dcgan_jax.interop import safetensors_file, torch_file, torch_layers
-from dcgan_jax.interop.pickle_machine import Object
 from dcgan_jax.runtime.errors import UserError, local_path
 
 # First parts of names that tell the networks in one state dict apart.
 NETWORKS = ("netG", "netD", "generator", "discriminator", "G", "D", "g", "d", "gen", "disc", "dis", "netG_ema", "g_ema")
 # By DataParallel, torch.compile, and classes that hold a network.
 WRAPPERS = ("module.", "_orig_mod.", "model.")
-# What the names of weights end in, with spectral norm too; an optimizer's state has no such names.
-WEIGHTS = ("weight", "weight_orig", "weight.original")
+# What the names of weights end in, with spectral or weight norm too; an optimizer's state has no such names.
+WEIGHTS = ("weight", "weight_orig", "weight_v", "weight.original", "weight.original1")
 DEPTH = 3  # of dictionaries within dictionaries that are looked at
 
 
@@ -61,9 +60,11 @@ def find(content: dict[str, Any], file: str) -> dict[str, dict[str, Any]]:
     if found:
         return found
     for key, value in content.items():
-        if isinstance(value, Object) and isinstance(value.state, dict) and "_modules" in value.state:
+        if torch_file.is_module(value):
             raise UserError(f"--file: {file!r} cannot be read: {torch_file.whole_module(value, file, str(key))}")
     listed = ", ".join(str(key)[:40] for key in list(content)[:9]) or "nothing"
+    if {"state", "param_groups"} <= content.keys():
+        listed += ", which is an optimizer's state"
     raise UserError(f"--file {file!r}: found {listed}; expected a network's state dict, or dictionaries that hold some")
 
 
@@ -101,11 +102,12 @@ def _below(arrays: dict[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _unwrapped(arrays: dict[str, Any]) -> dict[str, Any]:
-    """Without prefixes of wrappers, however many and in whatever order."""
+    """Without prefixes of wrappers, however many and in whatever order, and without counters beside the network."""
     result = {}
     for name, value in arrays.items():
         name = str(name)
         while name.startswith(WRAPPERS):
             name = name.partition(".")[2]
-        result[name] = value
+        if "." in name or np.ndim(value):  # a number that belongs to no layer, such as AveragedModel's n_averaged
+            result[name] = value
     return result

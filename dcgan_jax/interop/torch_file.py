@@ -24,6 +24,8 @@ MAGIC = 0x1950A86A20F9469CFC6C
 def read(path: str | Path) -> dict[str, Any]:
     """The dictionary in a file of `torch.save`, with numpy arrays for tensors, also in nested containers.
 
+    A list or tuple that holds dictionaries becomes one by their numbers.
+
     bfloat16 tensors become float32. Objects of classes are `Object`s. Raises UserError if the file is missing, is
     damaged, is something else, or holds a module as a whole or what only running code would build.
     """
@@ -36,8 +38,12 @@ def read(path: str | Path) -> dict[str, Any]:
                 _check_start(stream.read(HEAD))
                 stream.seek(0)
                 content = _read_stream(stream, file.stat().st_size)
-        if isinstance(content, Object):
+        if is_module(content):
             raise Unreadable(whole_module(content, str(file)))
+        if isinstance(content, list) and any(isinstance(item, dict) for item in content):
+            content = {str(number): item for number, item in enumerate(content)}
+        if isinstance(content, Object):
+            raise Unreadable(f"it holds an object of the kind {content.name}")
         if not isinstance(content, dict):
             raise Unreadable(f"it holds a {type(content).__name__}")
     except FileNotFoundError:
@@ -47,6 +53,11 @@ def read(path: str | Path) -> dict[str, Any]:
             f"--file: {str(file)!r} cannot be read: {_reason(error)}; expected a state dict, as torch.save writes it"
         ) from error
     return content
+
+
+def is_module(content: Any) -> bool:
+    """Whether an object of a file stands for a module of PyTorch, as a whole."""
+    return isinstance(content, Object) and isinstance(content.state, dict) and "_modules" in content.state
 
 
 def whole_module(module: Object, file: str, key: str = "") -> str:

@@ -14,8 +14,15 @@ from dcgan_jax.runtime.errors import UserError
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 SPECTRAL = {"weight_orig", "weight_u", "weight_v"}
-# The names that torch.nn.utils.parametrizations.spectral_norm gives, as those of torch.nn.utils.spectral_norm.
-PARAMETRIZED = {"original": "weight_orig", "0._u": "weight_u", "0._v": "weight_v"}
+LENGTHS = {"weight_g", "weight_v"}  # of weight norm: lengths and directions
+# The names that torch.nn.utils.parametrizations gives, as those of torch.nn.utils.spectral_norm and weight_norm.
+PARAMETRIZED = {
+    "original": "weight_orig",
+    "0._u": "weight_u",
+    "0._v": "weight_v",
+    "original0": "weight_g",
+    "original1": "weight_v",
+}
 
 
 class Misfit(Exception):
@@ -71,15 +78,37 @@ def split(arrays: Arrays) -> tuple[list[Layer], list[Layer]]:
     """Convolutions and dense layers, in order, and batch norms, in order. Raises Misfit if there are other layers."""
     grouped: dict[str, Arrays] = {}
     for name, array in arrays.items():
-        match = re.fullmatch(r"(?:(.*)\.)?parametrizations\.weight\.(original|0\._u|0\._v)", name, re.DOTALL)
+        match = re.fullmatch(r"(?:(.*)\.)?parametrizations\.weight\.(original[01]?|0\._u|0\._v)", name, re.DOTALL)
         path, key = (match[1] or "", PARAMETRIZED[match[2]]) if match else name.rpartition(".")[::2]
         grouped.setdefault(path, {})[key] = array.astype(np.float32)
     weights: list[Layer] = []
     norms: list[Layer] = []
     for path, group in grouped.items():
-        layer = Layer(path, group)
+        layer = Layer(path, _completed(group, path))
         (norms if _is_norm(layer) else weights).append(layer)
     return _in_order(weights), _in_order(norms)
+
+
+def _completed(group: Arrays, path: str) -> Arrays:
+    """The arrays of a layer, with the weight that weight norm computes, and gain and bias of a batch norm without."""
+    keys = group.keys()
+    if "running_mean" in keys and not {"weight", "bias"} & keys:  # affine=False
+        mean = group["running_mean"]
+        return {"weight": np.ones_like(mean), "bias": np.zeros_like(mean)} | group
+    if not keys >= LENGTHS or "weight_orig" in keys:
+        return group
+    lengths, directions = group["weight_g"], group["weight_v"]
+    sides = lengths.shape or (1,) * directions.ndim
+    along = [axis for axis, side in enumerate(sides) if side > 1]
+    over = tuple(axis for axis in range(directions.ndim) if axis not in along)
+    norms = np.sqrt((directions**2).sum(over, keepdims=True))
+    if len(sides) != directions.ndim or len(along) > 1 or not norms.all() or sides != norms.shape:
+        raise Misfit(
+            f"{path!r} has lengths {shape(lengths)} and directions {shape(directions)}, expected those of weight norm, "
+            "a length above 0 for each"
+        )
+    others = {key: array for key, array in group.items() if key not in LENGTHS}
+    return others | {"weight": directions * (lengths / norms)}
 
 
 def check_numbered(arrays: dict[str, np.ndarray], where: str) -> None:

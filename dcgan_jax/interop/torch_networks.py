@@ -8,7 +8,7 @@ BatchNorm2d, but for the generator's last and the discriminator's first and last
 * Kernels are (maps, image side, row, column) for both kinds of convolution; neither is rotated.
 * Images are (channel, row, column), here (row, column, channel).
 * A convolution before batch norm may have a bias, which here is part of the running mean: the outputs are the same.
-* Spectral norm is applied to the weights once: the networks here go on without it.
+* Spectral norm and weight norm are applied to the weights once: the networks here go on without them.
 
 "Image side" is the side nearer to the image: the inputs of a Conv2d, the outputs of a ConvTranspose2d. Names do not
 matter, order and shapes do. Strides, padding, activations and epsilon are not in a state dict; they are taken to be the
@@ -18,6 +18,8 @@ Sources: github.com/pytorch/examples, dcgan/main.py; PyTorch's DCGAN tutorial.
 """
 
 import math
+import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +58,7 @@ def convert(files: dict[str, dict[str, Any]]) -> Networks:
             kind, network = _network(_arrays(content, where))
         except Misfit as misfit:
             alone = "; --key=NAME, or one --file, imports another alone" if len(files) > 1 else ""
-            raise UserError(f"{where}: {misfit}{alone}") from misfit
+            raise UserError(f"{where}: {misfit}{_advice(content) or alone}") from misfit
         found[kind][where] = network
     for kind, networks in found.items():
         if len(networks) > 1:
@@ -81,6 +83,16 @@ def convert(files: dict[str, dict[str, Any]]) -> Networks:
     return Networks(
         fields, generator.variables if generator else None, discriminator.variables if discriminator else None
     )
+
+
+def _advice(content: dict[str, Any]) -> str:
+    """What to do about a state dict of several networks whose names are not known: '' if it seems to be one."""
+    layers = dict.fromkeys(str(name).rpartition(".")[0] for name in content)
+    counts = Counter(layer.partition(".")[0] for layer in layers if "." in layer)
+    parts = [part for part, count in counts.items() if count > 1]
+    if len(parts) != 2 or len({re.sub(r"\d+", "", part) for part in parts}) < 2:  # layer1, layer2 are no networks
+        return ""
+    return f"; --key={parts[0]} or --key={parts[1]} imports a part of it alone"
 
 
 def _arrays(content: dict[str, Any], where: str) -> Arrays:

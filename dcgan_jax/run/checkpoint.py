@@ -165,15 +165,16 @@ def best(workdir: str | Path, config: Mapping[str, Any] | None = None, among: li
     if config is None:
         config = default_config().to_dict() | read(workdir)[1]["config"]
     metric, best_is = best_by(config)
+    if not metric:
+        raise UserError("step: found 'best', but nothing measures this run (config.quality is False); pass a number")
     values: dict[int, float] = {}
     for step in among or steps(workdir):
         try:
             own = _metrics(directory / str(step))
         except Damaged as error:
             log.warning("%s", error)
-            continue
-        if metric in own:
-            values[step] = own[metric]
+        else:
+            values |= {step: own[metric]} if metric in own else {}
     if not values:
         raise UserError(
             f"step: 'best' is by config.best_metric, {metric!r} in this run, which no checkpoint in {str(directory)!r} "
@@ -247,7 +248,8 @@ def _alone() -> ocp.options.MultiprocessingOptions:
 
 
 def _finished(directory: Path) -> list[int]:
-    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
+    with damage.told(directory):
+        return sorted(ocp.utils.checkpoint_steps(directory)) if directory.is_dir() else []
 
 
 def _read(directory: Path, step: int) -> tuple[Tree, dict[str, Any]]:
@@ -284,7 +286,7 @@ def _silence_orbax() -> None:
     hook = sys.unraisablehook
 
     def silenced(unraisable: Any) -> None:
-        if "Event loop is closed" not in str(unraisable.exc_value):
+        if not any(text in str(unraisable.exc_value) for text in ("Event loop is closed", "_ssock")):
             hook(unraisable)
 
     sys.unraisablehook = silenced

@@ -18,6 +18,8 @@ SIGNATURES = (
     (b"Rar!\x1a\x07", Content("a RAR archive", UNPACK)),
     (b"7z\xbc\xaf\x27\x1c", Content("a 7-Zip archive", UNPACK)),
     (b"\x28\xb5\x2f\xfd", Content("a file compressed by zstd", UNPACK)),
+    (b"\x04\x22\x4d\x18", Content("a file compressed by lz4", UNPACK)),
+    (b"PK\7\x08", Content("one part of a zip archive in several", "unpack it with all its parts")),
     (b"\x1f\x8b", Content("a file compressed by gzip", UNPACK)),
     (b"%PDF", Content("a PDF document", EXPORT)),
     (b"PAR1", Content("a Parquet file", EXPORT)),
@@ -25,6 +27,7 @@ SIGNATURES = (
     (b"<?xml", Content("an XML document", "download it again")),
 )
 WEB_PAGE = Content("a web page (HTML)", "download it again, with a browser if it needs a login or a confirmation")
+VIDEO = Content("a video", "export its frames as images")
 HEIC = Content("a HEIC image", "pip install --editable '.[heic]'")
 
 
@@ -35,4 +38,6 @@ def described(head: bytes) -> Content | None:
         return WEB_PAGE
     if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
         return HEIC
+    if head[4:8] == b"ftyp" and head[8:12] in (b"isom", b"iso2", b"mp41", b"mp42", b"avc1", b"M4V ", b"qt  "):
+        return VIDEO
     return next((content for signature, content in SIGNATURES if head.startswith(signature)), None)

@@ -1,4 +1,7 @@
-"""The standard streams of a launcher: what is printed to a closed one, or to nobody, is lost without an error."""
+"""The standard streams of a launcher: what is printed to a closed one, or to nobody, is lost without an error.
+
+So is what is printed to a stderr that is full. A full stdout is an error: results may be lost.
+"""
 
 import io
 import os
@@ -21,30 +24,39 @@ def open_closed() -> None:
 
 
 def forgive_closed_pipes() -> None:
-    """From now on what is printed for a reader that has left (`| head -1`) is lost, without an error."""
-    for name in ("stdout", "stderr"):
+    """From now on what is printed for a reader that has left (`| head -1`) is lost, without an error.
+
+    What a stream's encoding lacks is printed by its code.
+    """
+    for name, pipe in (("stdout", _Pipe), ("stderr", _Errors)):
         stream = getattr(sys, name)
         if stream is getattr(sys, f"__{name}__"):  # and not what a test has put there
-            setattr(sys, name, _forgiving(stream))
+            setattr(sys, name, _forgiving(stream, pipe))
 
 
 class _Pipe(io.FileIO):
+    forgiven: type[OSError] = BrokenPipeError
+
     def write(self, content: "bytes | memoryview") -> int | None:  # type: ignore[override]
         try:
             return super().write(content)
-        except BrokenPipeError:
+        except self.forgiven:
             return len(content)
 
 
-def _forgiving(stream: io.TextIOWrapper) -> TextIO:
-    with suppress(BrokenPipeError):
+class _Errors(_Pipe):
+    forgiven = OSError  # there is nowhere to tell of it
+
+
+def _forgiving(stream: io.TextIOWrapper, kind: type[_Pipe]) -> TextIO:
+    with suppress(kind.forgiven):
         stream.flush()
-    pipe = _Pipe(stream.fileno(), "w", closefd=False)
+    pipe = kind(stream.fileno(), "w", closefd=False)
     unbuffered = isinstance(stream.buffer, io.RawIOBase)  # by python -u
     return io.TextIOWrapper(
         pipe if unbuffered else io.BufferedWriter(pipe),  # type: ignore[type-var]
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors="backslashreplace" if stream.errors == "strict" else stream.errors,
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,11 +39,7 @@ class Found(NamedTuple):
 
 def arrays_in(folder: Path) -> list[str]:
     """The names of all .npy files below a folder, in their order: numbers in them as numbers, 2.npy before 10.npy."""
-    return sorted((name for name in open_tree(folder).names if name.lower().endswith(".npy")), key=_by_numbers)
-
-
-def _by_numbers(name: str) -> list[tuple[bool, int, str]]:
-    return [(not part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
+    return sorted((name for name in open_tree(folder).names if name.lower().endswith(".npy")), key=layout.by_number)
 
 
 def labels_beside(path: Path) -> Path | None:

@@ -20,6 +20,7 @@ from dcgan_jax.runtime.errors import UserError, local_path
 
 log = logging.getLogger("dcgan_jax")
 
+ISO_MARK, ISO_MARK_AT = b"CD001", 32_769
 LABELS_FILE = "dataset.json"  # as StyleGAN's tools write it
 NO_ENDING = "without an ending"
 MAX_KINDS = 12  # of files that are left out, in the line about them
@@ -28,6 +29,9 @@ ADVICE = (
     dict.fromkeys((".heic", ".heif", ".hif"), "install the extra heic: pip install --editable '.[heic]'")
     | dict.fromkeys((".avif", ".jp2", ".j2k", ".jpx"), "install a newer Pillow, which reads them")
     | dict.fromkeys((".npy", ".npz"), "arrays, which config.data.source=array takes")
+    | dict.fromkeys(
+        (".jxl", ".psd", ".svg", ".tga", ".exr", ".hdr", ".dng", ".nef", ".cr2", ".arw"), "save them as PNG"
+    )
     | dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".xz", ".rar", ".7z"), "unpack them")
 )
 
@@ -141,11 +145,17 @@ def _source_path(name: str) -> Path:
     try:
         with path.open("rb") as file:
             head = file.read(HEAD)
+            file.seek(ISO_MARK_AT)
+            iso = file.read(len(ISO_MARK)) == ISO_MARK
     except OSError as error:
         raise UserError(
             f"config.data.path: {name!r} cannot be read ({error.strerror}); make it readable (chmod u+r), or pass "
             "another --config.data.path"
         ) from error
+    if iso:
+        raise UserError(
+            f"config.data.path: {name!r} is an ISO image, expected a folder of images, a zip or a tar; unpack it"
+        )
     if path.suffix.lower() in (".npy", ".npz"):
         raise UserError(
             f"config.data.path: {name!r} holds arrays, expected a folder of images, a zip or a tar; pass "
@@ -161,6 +171,12 @@ def _not_an_archive(path: Path, head: bytes) -> str:
     known = described(head)
     if known:
         return f"is {known.what}, expected a folder of images, a zip or a tar; {known.advice}"
+    if not head:
+        return "is empty, expected a folder of images, a zip or a tar; download it again"
+    if ".tfrecord" in path.name.lower():
+        return (
+            "is a TFRecord file, expected a folder of images, a zip or a tar; export its images, or take them by tfds"
+        )
     if path.suffix.lower() in EXTENSIONS:
         return f"is one image, expected a folder of images, a zip or a tar; pass its folder, {str(path.parent)!r}"
     return (
@@ -225,6 +241,7 @@ def _classes(tree: Tree, about: list[str], names: list[str]) -> Classes:
         return by_folders
     try:
         entries = json.loads(content(tree, file))["labels"]
+        entries = entries.items() if isinstance(entries, dict) else entries
         if entries is None:
             return Classes(names) if by_folders.sharded else by_folders
         folder = parts(file)[:-1]

@@ -9,8 +9,11 @@ import numpy as np
 from dcgan_jax.data.sources.tree import parts
 from dcgan_jax.runtime.errors import UserError
 
-SPLITS = {"train": ("train", "training"), "test": ("test", "testing"), "val": ("val", "valid", "validation")}
+SPLITS = {"train": ("train", "training"), "test": ("test", "testing"), "val": ("val", "valid", "validation", "dev")}
 _SPLIT_OF = {folder: split for split, folders in SPLITS.items() for folder in folders}
+# One of these words in a longer name, with what is before and after it.
+_WORD = re.compile(rf"(|.*[^a-z])({'|'.join(sorted(_SPLIT_OF, key=len, reverse=True))})(|[^a-z].*)", re.IGNORECASE)
+_DIGITS = re.compile(r"(\d+)")
 # Folders of this form, '00000' among them, hold parts of one set: StyleGAN's tools write them so.
 _PART = re.compile("[0-9]{5}")
 # Images that lie beside the folders of classes are left out if they are no more than this, or than 1% of all.
@@ -43,12 +46,31 @@ def split_of(folder: str) -> str | None:
     return _SPLIT_OF.get(folder.lower())
 
 
+def _named_splits(folders: Sequence[str]) -> dict[str, list[str]]:
+    """The folders of each split, if all beside each other are so named, or a training split and another one are there.
+
+    A word and what all have beside it is a name too: training_set and test_set, train2017 and val2017.
+    """
+    found: dict[str, list[str]] = {}
+    for folder in folders:
+        if split := split_of(folder):
+            found.setdefault(split, []).append(folder)
+    if found and (sum(map(len, found.values())) == len(folders) or ("train" in found and len(found) > 1)):
+        return found
+    beside: dict[str, dict[str, list[str]]] = {}
+    for folder in folders:
+        if match := _WORD.fullmatch(folder):
+            before, word, after = match.groups()
+            beside.setdefault(f"{before}/{after}", {}).setdefault(_SPLIT_OF[word.lower()], []).append(folder)
+    return next((named for named in beside.values() if "train" in named and len(named) > 1), {})
+
+
 def splits(names: Sequence[str]) -> dict[str, list[str]]:
     """The folders of each split; {} if there are none.
 
     At the first level that has several folders, they are splits if all are so named, or if a training split and another
-    one are among them; otherwise their names are those of classes. Of the levels above, with one folder each, the first
-    that is so named is the only split.
+    one are among them; otherwise their names are those of classes, and splits may lie within these. Of the levels
+    above, with one folder each, the first that is so named is the only split.
     """
     return _splits(names)[1]
 
@@ -56,12 +78,11 @@ def splits(names: Sequence[str]) -> dict[str, list[str]]:
 def _splits(names: Sequence[str]) -> tuple[int, dict[str, list[str]]]:
     """The level of the splits, and the folders of each."""
     levels = _levels(names)
-    found: dict[str, list[str]] = {}
-    for folder in levels[-1] if levels else []:
-        if split := split_of(folder):
-            found.setdefault(split, []).append(folder)
-    if found and (sum(map(len, found.values())) == len(levels[-1]) or ("train" in found and len(found) > 1)):
+    if levels and (found := _named_splits(levels[-1])):
         return len(levels) - 1, found
+    below = sorted({path[len(levels)] for name in names if len(path := parts(name)[:-1]) > len(levels)})
+    if len(found := _named_splits(below)) > 1 and "train" in found:
+        return len(levels), found
     for level, folders in enumerate(levels[:-1]):
         if split := split_of(folders[0]):
             return level, {split: folders}
@@ -90,7 +111,7 @@ def take_split(names: list[str], wanted: str) -> Split:
             f"pass --config.data.split={next(iter(found))}, or --config.data.path of the folder that you mean"
         )
     taken = [name for name in names if len(parts(name)) > level + 1 and parts(name)[level] in found[split]]
-    others = [folder for folder in _levels(names)[level] if folder not in found[split]]
+    others = sorted({parts(name)[level] for name in names if len(parts(name)) > level + 1} - set(found[split]))
     return Split(
         taken,
         f"taking the {len(taken)} images in {_listed(found[split])}/, which is a split; the {len(names) - len(taken)} "
@@ -101,7 +122,8 @@ def take_split(names: list[str], wanted: str) -> Split:
 def by_folders(names: list[str]) -> Classes:
     """The classes of images by the first level of folders that has several; without labels if there is none.
 
-    Numbers are sorted as numbers, before names. A few images that lie above the folders are left out.
+    Numbers are sorted as numbers, before names, and in names too (class_2 before class_10). A few images that lie above
+    the folders are left out.
     """
     levels = _levels(names)
     level, folders = len(levels) - 1, levels[-1] if levels else []
@@ -130,10 +152,10 @@ def _levels(names: Sequence[str]) -> list[list[str]]:
     return levels
 
 
-def by_number(folder: str) -> tuple[bool, int, str]:
-    """The key to sort names of classes by: numbers in their order, then names."""
-    number = folder.isdecimal()
-    return not number, int(folder) if number else 0, folder
+def by_number(folder: str) -> tuple[bool, list[str | int], str]:
+    """The key to sort names of classes by: numbers in their order, then names, in which numbers count as such."""
+    pieces: list[str | int] = [int(piece) if piece.isdecimal() else piece for piece in _DIGITS.split(folder)]
+    return not folder.isdecimal(), pieces, folder
 
 
 def _listed(folders: Collection[str]) -> str:

@@ -19,7 +19,9 @@ log = logging.getLogger("dcgan_jax")
 # Files in an archive are held in memory while they are decoded.
 MAX_MEMBER_BYTES = 2**28
 # What systems and file servers leave among files, besides what begins with a dot; in lower case.
-LEFT_BEHIND = frozenset({"__macosx", "@eadir", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin"})
+LEFT_BEHIND = frozenset(("__macosx", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "picasa.ini"))
+LEFT_BEHIND |= {"@eadir", "@recycle", "@__thumb", "#recycle", "#snapshot", "$recycle.bin", "lost+found", "icon\r"}
+LEFT_BEHIND |= {"system volume information"}
 # What tarfile raises for damaged archives.
 TAR_ERRORS = (OSError, EOFError, tarfile.TarError, zlib.error, LZMAError)
 
@@ -135,6 +137,11 @@ def _zip(path: Path) -> Tree:
             f"config.data.path: {str(path)!r} cannot be read ({error}), expected a complete zip; download it again"
         ) from error
     members = {}
+    if any(member.volume for member in archive.infolist()):
+        raise UserError(
+            f"config.data.path: {str(path)!r} is the last of several parts of a zip archive, expected a whole one; "
+            "unpack it with all its parts, and pass the folder"
+        )
     for member in archive.infolist():
         _check_member_name(path, member.filename)
         if not member.filename.endswith(("/", "\\")) and not _passed_over(member.filename):
@@ -143,8 +150,12 @@ def _zip(path: Path) -> Tree:
     def open_member(name: str) -> BytesIO:
         member = members[name]
         check_member_size(member.file_size)
+        if member.flag_bits & 1:
+            raise ValueError("encrypted; unpack the archive by its password, and pass the folder")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ValueError(f"compressed by method {member.compress_type}, expected stored or deflated")
+            raise ValueError(
+                f"compressed by method {member.compress_type}, expected stored or deflated; pack them again"
+            )
         with archive.open(member) as file:
             return BytesIO(file.read(member.file_size))  # no more than the size that was checked
 
