@@ -129,15 +129,16 @@ def print_results(lines: list[dict]) -> None:
 
 
 def _steps(workdir: Path, newest: "TrainedGAN") -> list[int]:
-    from dcgan_jax.run import checkpoint
+    from dcgan_jax.run import checkpoint, places
     from dcgan_jax.runtime.multihost import gather
 
     if STEP.value is None:
         return [newest.step]
     if STEP.value == "all":
-        return json.loads(gather(json.dumps(checkpoint.steps(workdir)))[0])  # alike on all processes
+        steps = checkpoint.steps(workdir) or [newest.step]  # a folder of weights has one, and no checkpoints
+        return json.loads(gather(json.dumps(steps))[0])  # alike on all processes
     if STEP.value == "best":
-        return [int(checkpoint.read(workdir, "best")[0]["step"])]
+        return [int(places.read(workdir, "best")[0]["step"])]
     if not STEP.value.isdecimal():
         raise UserError(f"--step: found {STEP.value!r}, expected a checkpoint's step, 'best' or 'all'")
     return [int(STEP.value)]
