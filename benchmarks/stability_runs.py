@@ -178,6 +178,14 @@ EXPERIMENTS: dict[str, list[Run]] = {
         for batch_size, steps in ((16, 8000), (256, 2000), (512, 1000))
         for run in product("batch", "cifar10_16", BOTH, steps, 1, **SMALL, batch_size=batch_size)
     ],
+    # A discriminator without batch norm: with R1, which `stable` then has, and without.
+    "norms": [
+        run
+        for images, steps, fields in (("faces", 1500, TINY), ("cifar10_16", 8000, SMALL))
+        for norm in ("layer", "none")
+        for penalty in ({}, {"r1": 0.0}, LAZY_R1, LAZY_R1 | {"r1": 10.0})
+        for run in product("norms", images, ["stable"], steps, 1, **fields, discriminator_norm=norm, **penalty)
+    ],
     "architectures": architectures(BOTH, 60, 2000),
     # On a GPU (stability.sh). The first is what `default` was before `stable` (docs/stability.md).
     "repro": [

@@ -40,12 +40,14 @@ MNIST_DENSE = dict(convolutional=False, dense=(1024, 1024))
 SVHN_RELEASED = dict(width=64, prior="normal", generator_lr=5e-4, discriminator_lr=5e-4, batch_size=64)
 
 # What training needs to get better for as long as it runs (docs/stability.md has the evidence): a discriminator that can
-# see the contrast of a batch, and cannot learn all images by heart; learning rates that this then allows and that fall at
-# the end; and an average over many steps.
+# see the contrast of a batch, and cannot learn all images by heart, nor without batch norm be steep at them; learning
+# rates that this then allows and that fall at the end; and an average over many steps.
 STABLE: dict[str, Any] = dict(
-    first_bias=True, instance_noise=0.1, generator_lr=5e-4, discriminator_lr=5e-4,
+    first_bias=True, instance_noise=0.1, r1=-1.0, generator_lr=5e-4, discriminator_lr=5e-4,
     lr_decay_share=0.5, ema_half_life=500_000, ema_rampup=0.1,
 )  # fmt: skip
+# What an r1 of -1 becomes.
+LAZY_R1, NO_R1 = dict(r1=1.0, penalty_every=4), dict(r1=0.0)
 
 # 'default': 'stable', with what the data set changes.
 # 'stable': the network of `default_config` for all images, trained by `STABLE`.
@@ -152,7 +154,7 @@ def layers(config: ConfigDict) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def validate(config: ConfigDict) -> ConfigDict:
-    """A checked copy of the configuration, with `image_size` as (height, width).
+    """A checked copy of the configuration, with `image_size` as (height, width) and no automatic `r1`.
 
     Raises UserError, one line, for the first mistake found.
     """
@@ -164,6 +166,9 @@ def validate(config: ConfigDict) -> ConfigDict:
         check_value(name, values)
     if len(config.image_size) == 1:
         config.image_size = tuple(config.image_size) * 2
+    if config.r1 == -1:
+        others = any(config[name] for name in GRADIENT_PENALTIES if name != "r1")
+        config.update(NO_R1 if others or config.discriminator_norm in ("batch", "spectral") else LAZY_R1)
     _check_together(config)
     _check_steps_per_call(config)
     _check_layers(config)

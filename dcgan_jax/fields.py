@@ -73,6 +73,7 @@ _AUGMENTS = Check(
     "'', or some of color,translation,cutout",
 )
 _ACTIVATIONS = one_of("relu", "leaky_relu", "tanh", "softplus")
+_AUTOMATIC = Check(lambda value: value == -1 or 0 <= value < math.inf, "-1, or 0 or more")
 _BETA_END = Check(lambda value: value == -1 or 0 <= value < 1, "-1, or a number in [0, 1)")
 _UPDATES = Check(lambda count: 1 <= count <= 100, "1 to 100: each is compiled by itself")
 _CHANNELS = Check(lambda count: count in (1, 3), "1 (grey) or 3 (colour)")
@@ -146,7 +147,7 @@ SECTIONS: dict[str, dict[str, Field]] = {
         "loss": Field("non_saturating", "the adversarial loss (docs/stability.md)", one_of("non_saturating", "hinge", "least_squares", "wasserstein", "relativistic")),
         "label_smoothing": Field(0.0, "subtracted from the label 1 of real images; for 'non_saturating'", BELOW_1),
         "discriminator_steps": Field(1, "updates of the discriminator in a step, each with images of its own", _UPDATES),
-        "r1": Field(0.0, "weight of half the squared gradient at real images", NOT_NEGATIVE),
+        "r1": Field(0.0, "weight of half the squared gradient at real images; -1: 1, every 4 updates, if the discriminator has layer, group or no norm and no other of these penalties; otherwise 0", _AUTOMATIC),
         "r2": Field(0.0, "weight of half the squared gradient at generated images", NOT_NEGATIVE),
         "gradient_penalty": Field(0.0, "weight of WGAN-GP's penalty; usually 10", NOT_NEGATIVE),
         "dragan": Field(0.0, "weight of DRAGAN's penalty; usually 10", NOT_NEGATIVE),

@@ -116,7 +116,7 @@ def penalties_from_config(
     def weight(start: float) -> optax.Schedule:
         return lambda step: start * (1 + burn_in(step) * (config.penalty_end - 1))
 
-    chosen = {name: Penalty(value, weight(config[name])) for name, value in PENALTIES.items() if config[name]}
+    chosen = {name: Penalty(value, weight(config[name])) for name, value in PENALTIES.items() if config[name] > 0}
     lazy = {name for name in chosen if name in GRADIENT_PENALTIES and config.penalty_every > 1}
     return tuple(chosen[name] for name in chosen if name not in lazy), tuple(
         chosen[name] for name in chosen if name in lazy

@@ -24,7 +24,7 @@ def from_config(config: ConfigDict) -> Optimizers:
     """Adam with the configured betas (section 3 of the paper: b1 0.5), L2 added to gradients, and schedules."""
     # Lazy penalties have updates of their own, so that one more is made every `penalty_every` steps; a step then moves
     # as far and forgets as much as without them (Karras et al. 2020, appendix B).
-    every, lazy = config.penalty_every, any(config[name] for name in GRADIENT_PENALTIES)
+    every, lazy = config.penalty_every, any(config[name] > 0 for name in GRADIENT_PENALTIES)
     share = every / (every + 1) if lazy and every > 1 else 1.0
     return Optimizers(
         adam(config, config.generator_lr, 1.0),

@@ -346,7 +346,7 @@ def test_the_supervised_baseline_takes_a_discriminator_with_spectral_norm(tiny):
         ({"lr_decay_shape": "step"}, "'linear', 'cosine'"),
         ({"penalty_every": 0}, "at least 1"),
         ({"discriminator_steps": 0}, "1 to 100"),
-        ({"r1": -1.0}, "0 or more"),
+        ({"r1": -0.5}, "-1, or 0 or more"),
         ({"b1_end": 1.0}, "-1, or a number in [0, 1)"),
         ({"dragon": 1.0}, "config.dragon: unknown field; did you mean config.dragan?"),
     ],
@@ -359,6 +359,24 @@ def test_what_may_not_be_combined_is_told_in_one_line(fields, told):
         configuration.validate(config)
     assert told in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "r1", "every"),
+    [
+        *(({"discriminator_norm": norm}, 1.0, 4) for norm in ("layer", "group", "none")),
+        *(({"discriminator_norm": norm}, 0.0, 1) for norm in ("batch", "spectral")),
+        ({"discriminator_norm": "none", "gradient_penalty": 10.0}, 0.0, 1),
+        ({"discriminator_norm": "none", "r1": 0.0}, 0.0, 1),
+        ({"discriminator_norm": "none", "r1": 0.5}, 0.5, 1),
+    ],
+)
+def test_stable_has_r1_where_the_discriminator_has_no_batch_norm(fields, r1, every):
+    config = configuration.recipe("stable")
+    config.update(fields)
+    validated = configuration.validate(config)
+    assert (validated.r1, validated.penalty_every) == (r1, every)
+    assert configuration.validate(validated) == validated
 
 
 def test_a_resumed_run_keeps_its_method(tiny):
