@@ -1,6 +1,6 @@
 """A folder ready for the Hugging Face hub: weights, the StableHLO program, samples, and a model card in README.md.
 
-Publishing is the user's: `huggingface-cli upload OWNER/NAME FOLDER`, with a licence in the card.
+Publishing is the user's: `hf upload OWNER/NAME FOLDER`, with a licence in the card.
 """
 
 import json
