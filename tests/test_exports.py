@@ -74,7 +74,7 @@ def test_programs_make_the_images_of_generate(tiny, name):
     assert expected.std() > 0.1
     program = jax.export.deserialize(bytearray(stablehlo_file.program(gan)))
     assert program.platforms == ("cpu", "cuda", "tpu")
-    rounding = 1e-5 if gan.config.width == 16 else 2e-6  # Winograd's form, by which `generate` runs on CPUs, has its own
+    rounding = 1e-5 if gan.config.width == 16 else 2e-6  # `generate` uses Winograd's form on CPUs
     np.testing.assert_allclose(program.call(*arguments), expected, rtol=0, atol=rounding)
     session = onnxruntime.InferenceSession(onnx_file.model(gan), providers=["CPUExecutionProvider"])
     feed = dict(zip(("z", "labels"), arguments, strict=False))

@@ -41,4 +41,5 @@ def read(path: Path, name: str) -> Arrays:
 
 def write(path: Path, arrays: Arrays) -> None:
     """Writes arrays by their names."""
-    safetensors.numpy.save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    # The library's own `save_file` makes files that nobody but their owner can read.
+    path.write_bytes(safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
