@@ -263,6 +263,7 @@ def test_card_of_a_conditional_run(tiny):
     assert "cat, dog" in card
     assert "None were recorded at step 7." in card
     assert "discriminate" not in card
+    assert "logits = gan.discriminate(of_one_class, [0] * 16)" in hub.model_card(gan, meta, alone=False)
 
 
 def test_networks_come_from_the_hub(exported, monkeypatch):

@@ -113,11 +113,12 @@ def model_card(gan: TrainedGAN, meta: dict[str, Any], *, alone: bool) -> str:
     """The text of README.md. alone: whether there is no discriminator beside the generator."""
     config = gan.config
     shape = f"{', '.join(map(str, config.image_size))}, {config.channels}"
-    more = "" if alone else "\nlogits = gan.discriminate(images)  # float32 [16], positive for real"
-    arguments = "z"
+    arguments, images, more = "z", "images", ""
     if config.num_classes:
-        arguments = f"z, np.arange(16, dtype=np.int32) % {config.num_classes}"
-        more = f"\nof_one_class = gan.sample(16, labels=[0] * 16)  # labels from 0 to {config.num_classes - 1}{more}"
+        arguments, images = f"z, np.arange(16, dtype=np.int32) % {config.num_classes}", "of_one_class, [0] * 16"
+        more = f"\nof_one_class = gan.sample(16, labels=[0] * 16)  # labels from 0 to {config.num_classes - 1}"
+    if not alone:
+        more += f"\nlogits = gan.discriminate({images})  # float32 [16], positive for real"
     size = (16, config.latent_dim)
     head = HEAD.format(task="" if config.num_classes else "pipeline_tag: unconditional-image-generation\n")
     return head + CARD.format(
