@@ -18,6 +18,7 @@ import measure
 from jax import Array
 
 from dcgan_jax.ops import conv
+from dcgan_jax.ops.formulations import FORMULATIONS
 
 # The function that computes each pass, by whether the layer is transposed: the same three functions swap places.
 PASSES = {
@@ -42,7 +43,7 @@ def contenders(
     arguments = {"conv": (outer, kernel), "conv_transpose": (inner, kernel), "kernel_gradient": (outer, inner)}[name]
     static = (layer.stride, layer.kernel_size) if name == "kernel_gradient" else (layer.stride,)
     used = conv._kernel_gradient if name == "kernel_gradient" else getattr(conv, name)
-    functions = {"used": used, "plain": getattr(conv, f"_plain_{name}")}
+    functions = {"used": used, "plain": getattr(FORMULATIONS["plain"], name)}
     compared = {who: (jax.jit(lambda a, b, f=f: f(a, b, *static)), arguments) for who, f in functions.items()}
     if layer.transpose:
         compared["autodiff"] = (jax.jit(_autodiff(passed, layer.stride)), (inner, kernel, outer))

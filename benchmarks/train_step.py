@@ -2,49 +2,116 @@
 
     --peer=torch            PyTorch's DCGAN of the same configuration (benchmarks/torch_dcgan.py), in turns with ours
     --steps_per_call=1,16   ours with one step per call of the compiled program, and with 16 (lax.scan)
+    --conv=chosen,plain     ours with the convolutions chosen for the device, and with XLA's everywhere; 'fastest': with
+                            those that rows of benchmarks/formulations.py in the file of --json show to be
     --profile               where our time goes, by kind of operation
+    --calls                 the library calls of our compiled step: kind, result, window, layout, time
+    --flags                 our step once more in child processes, each with an XLA flag of `VARIANTS`
 
 Ours is `steps.train_step`, compiled, with its state donated and the batch on the device. Printed are images per second;
 the rate of the operations counted in benchmarks/flops.py and its share of the device's peak, measured in the same run;
-the memory of a step; and how many times as fast ours is, the median over pairs of neighbours. A mode of the peer that
-fails is reported in its row. For several devices see benchmarks/scaling.py.
+the memory of a step; and how many times as fast the first of ours is, the median over pairs of neighbours. Every row is
+printed, and appended to the file of --json, as soon as it is known: our programs, our times, the peak, then PyTorch's
+modes, one by one. A mode that fails is reported in its row. For several devices see benchmarks/scaling.py.
 """
 
 import argparse
 import functools
+import os
 import re
 import statistics
+import subprocess
+import sys
 import tempfile
+import time
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
+import calls
 import flops
+import formulations
 import jax
 import measure
 from ml_collections import ConfigDict
 
 from dcgan_jax import state, steps
+from dcgan_jax.ops import conv
 
 PROFILED_CALLS = 5
+# XLA's flags that `--flags` tries beside the defaults, each alone.
+VARIANTS = {
+    "defaults": "",
+    "no command buffers": "--xla_gpu_enable_command_buffer=",
+    "conv fusion": "--xla_gpu_experimental_enable_conv_fusion=true",
+    "no Triton products": "--xla_gpu_enable_triton_gemm=false",
+    "heuristics alone": "--xla_gpu_autotune_level=0",
+}
+FORMS = {"chosen": "ours", "plain": "ours, plain", "fastest": "ours, fastest"}
+
+Tell = Callable[..., None]  # writes a row at once
 
 
-def ours(config: ConfigDict, steps_per_call: int) -> tuple[measure.Run, int]:
-    """Calls of `steps_per_call` of our steps, on batches on the device; and the bytes that a call takes."""
+def lowered(config: ConfigDict, form: str, steps_per_call: int, rules: dict) -> jax.stages.Lowered:
+    """The program of `steps_per_call` steps; form: one of `FORMS`; rules: of the form 'fastest'."""
     train_step = functools.partial(steps.train_step, steps.from_config(config))
-    batches = jax.device_put(measure.random_batch(config))
+    batches = jax.eval_shape(functools.partial(_batches, config, steps_per_call))
     program = train_step
     if steps_per_call > 1:
-        batches = jax.tree.map(lambda array: jax.numpy.stack([array] * steps_per_call), batches)
 
         def program(current, batches):
             return jax.lax.scan(train_step, current, batches)
 
-    current = state.create(config)
-    # The moving average starts as the generator itself, but a donated state must not hold an array twice.
-    current = jax.tree.map(lambda array: array.copy(), current)
-    compiled = jax.jit(program, donate_argnums=0).lower(current, batches).compile()
-    held = compiled.memory_analysis()
-    size = held.temp_size_in_bytes + held.argument_size_in_bytes + held.output_size_in_bytes - held.alias_size_in_bytes
+    jax.clear_caches()  # of functions that were traced with other convolutions
+    switch = {conv.SWITCH: "plain" if form == "plain" else ""}
+    with mock.patch.dict(os.environ, switch), mock.patch.dict(conv.ON_CUDA, rules if form == "fastest" else {}):
+        return jax.jit(program, donate_argnums=0).lower(state.abstract(config), batches)
+
+
+def _batches(config: ConfigDict, steps_per_call: int) -> Any:
+    batch = jax.tree.map(jax.numpy.asarray, measure.random_batch(config))
+    return batch if steps_per_call == 1 else jax.tree.map(lambda x: jax.numpy.stack([x] * steps_per_call), batch)
+
+
+def compiled_in_threads(config: ConfigDict, options: argparse.Namespace, tell: Tell) -> tuple[dict, dict, Any]:
+    """Our programs by name, how many steps each has, and a state to start from; a row for each program."""
+
+    def compiled(program: jax.stages.Lowered) -> tuple[jax.stages.Compiled, float]:
+        began = time.perf_counter()
+        return program.compile(), time.perf_counter() - began
+
+    pending, steps_of = {}, {}
+    forms = options.conv.split(",")
+    rules = formulations.fastest(options.json, config.dtype) if options.json and "fastest" in forms else {}
+    if "chosen" in forms and all(conv.ON_CUDA.get(key) == form for key, form in rules.items()):
+        forms = [form for form in forms if form != "fastest"]  # those that are chosen already, or none is known
+    if "fastest" in forms:
+        print("fastest:", rules, flush=True)
+    with ThreadPoolExecutor() as pool:
+        start = pool.submit(state.create, config)
+        for count in map(int, options.steps_per_call.split(",")):
+            for form in forms:
+                name = FORMS[form] + ("" if count == 1 else f", {count} steps a call")
+                name += f", {options.variant}" if options.variant else ""
+                steps_of[name] = count
+                pending[name] = pool.submit(compiled, lowered(config, form, count, rules))
+        programs = {}
+        for name, future in pending.items():
+            programs[name], seconds = future.result()
+            held = programs[name].memory_analysis()
+            size = held.temp_size_in_bytes + held.argument_size_in_bytes
+            size += held.output_size_in_bytes - held.alias_size_in_bytes
+            tell(who=name, compile_s=seconds, MiB=size / 2**20, **calls.counts(programs[name].as_text()))
+        return programs, steps_of, start.result()
+
+
+def running(compiled: jax.stages.Compiled, start: Any, batches: Any) -> measure.Run:
+    """Calls of a compiled program from a state, on batches on the device."""
+    # A donated state must not be used again, nor hold an array twice: the average starts as the generator itself.
+    current = jax.tree.map(lambda array: array.copy(), start)
 
     def run(calls: int) -> None:
         nonlocal current
@@ -52,33 +119,49 @@ def ours(config: ConfigDict, steps_per_call: int) -> tuple[measure.Run, int]:
             current, metrics = compiled(current, batches)
         jax.block_until_ready((current, metrics))
 
-    return run, size
+    return run
 
 
-def peers(config: ConfigDict, options: argparse.Namespace) -> tuple[dict[str, measure.Run], list[measure.Row]]:
-    """PyTorch's modes that run here, and a row for each mode: its memory, or why it failed."""
+def compare_with_peers(
+    config: ConfigDict, options: argparse.Namespace, ours: tuple[str, measure.Run, int], tell: Tell
+) -> None:
+    """A row for each of PyTorch's modes: its times in turns with ours, its memory, or why it failed."""
     try:
         import torch_dcgan
     except ImportError as error:
-        return {}, [{"who": "torch", "failed": f"not installed ({error.name})"}]
+        tell(who="torch", failed=f"not installed ({error.name})")
+        return
     torch_dcgan.set_precision(options.precision)
-    runs, rows = {}, []
+    name, run, count = ours
     for mode in options.modes.split(",") if options.modes else torch_dcgan.MODES:
-        row = {"who": f"torch {mode}"}
+        who = f"torch {mode}"
         torch_dcgan.memory()
+        began = time.perf_counter()
         try:
-            runs[row["who"]] = torch_dcgan.training(config, mode)
-            runs[row["who"]](3)  # compiles; some of it only in the second step
-            row["MiB"] = (torch_dcgan.memory() or 0) / 2**20 or None
+            theirs = torch_dcgan.training(config, mode)
+            theirs(3)  # compiles; some of it only in the second step
+            compile_s = time.perf_counter() - began
+            times = measure.in_turns({name: run, who: theirs}, options.repeats, options.seconds)
+            ours_alone = [seconds / count for seconds in times[name]]
+            tell(
+                who=who,
+                compile_s=compile_s,
+                MiB=(torch_dcgan.memory() or 0) / 2**20 or None,
+                **_speed(config, times[who]),
+                **{f"{name} is": measure.ratio(times[who], ours_alone)},
+            )
         except Exception as error:  # whatever PyTorch raises: the other modes are still worth comparing
-            runs.pop(row["who"], None)
-            row["failed"] = torch_dcgan.one_line(error)
-        rows.append(row)
-    return runs, rows
+            tell(who=who, failed=torch_dcgan.one_line(error))
 
 
-def kinds_of_work(run: measure.Run) -> list[measure.Row]:
-    """Milliseconds per call by kind of operation, longest first; with several threads the sum exceeds the call's."""
+def _speed(config: ConfigDict, times: list[float]) -> measure.Row:
+    seconds = statistics.median(times)
+    rate = config.batch_size * flops.train_step(config) / seconds
+    return {"ms": 1e3 * seconds, "images/s": config.batch_size / seconds, "GFLOP/s": rate / 1e9}
+
+
+def times_of_operations(run: measure.Run) -> Counter[str]:
+    """Milliseconds per call of each operation; with several threads the sum exceeds the call's."""
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             run(PROFILED_CALLS)
@@ -88,12 +171,34 @@ def kinds_of_work(run: measure.Run) -> list[measure.Row]:
     for event in (event for plane in profile.planes for line in plane.lines for event in line.events):
         operation = dict(event.stats).get("hlo_op")
         if operation:
-            times[re.sub(r"[.\d]+$", "", str(operation))] += event.duration_ns
+            times[str(operation)] += event.duration_ns / PROFILED_CALLS / 1e6
+    return times
+
+
+def kinds_of_work(times: Counter[str]) -> list[measure.Row]:
+    """Milliseconds per call by kind of operation, longest first."""
+    kinds: Counter[str] = Counter()
+    for operation, milliseconds in times.items():
+        kinds[re.sub(r"[.\d]+$", "", operation)] += milliseconds
     total = sum(times.values())
-    return [
-        {"kind": kind, "ms_a_call": nanoseconds / PROFILED_CALLS / 1e6, "share": nanoseconds / total}
-        for kind, nanoseconds in times.most_common(15)
-    ]
+    return [{"kind": kind, "ms_a_call": ms, "share": ms / total} for kind, ms in kinds.most_common(15)]
+
+
+def library_calls(text: str, times: Counter[str]) -> list[measure.Row]:
+    """A row for each library call of a program, longest first; those in a command buffer have no time."""
+    rows = [{"ms_a_call": times.get(call.name), **call._asdict()} for call in calls.of_program(text)]
+    return sorted(rows, key=lambda row: -(row["ms_a_call"] or 0))
+
+
+def in_child_processes(options: argparse.Namespace) -> None:
+    """Our step by each of `VARIANTS`, in a process of its own, which writes its rows itself."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--flags" and not argument.startswith("--peer")]
+    for name, flag in VARIANTS.items():
+        environment = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flag}"}
+        print(f"== {name} {flag}", flush=True)
+        done = subprocess.run([sys.executable, __file__, *arguments, f"--variant={name}"], env=environment)
+        if done.returncode:
+            print(f"{name}: failed, exit code {done.returncode}", flush=True)
 
 
 def main() -> None:
@@ -101,56 +206,45 @@ def main() -> None:
     parser.add_argument("--peer", choices=["torch"])
     parser.add_argument("--modes", help="of the peer, such as eager,compiled; by default all")
     parser.add_argument("--steps_per_call", default="1", help="one number, or several such as 1,16")
+    parser.add_argument("--conv", default="chosen", help="chosen, plain, fastest, or several in turns: chosen,plain")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--calls", action="store_true")
+    parser.add_argument("--flags", action="store_true")
+    parser.add_argument("--variant", help="a word for the name of ours")
     options = parser.parse_args()
+    if options.flags:
+        in_child_processes(options)
+        return
     config = measure.configuration(options)
     print(measure.title(config, options), flush=True)
-
-    runs, rows, steps_of = {}, [], {}
-    for count in map(int, options.steps_per_call.split(",")):
-        name = "ours" if count == 1 else f"ours, {count} steps a call"
-        runs[name], size = ours(config, count)
-        steps_of[name] = count
-        rows.append({"who": name, "MiB": size / 2**20})
-    if options.peer:
-        their_runs, their_rows = peers(config, options)
-        runs, rows = runs | their_runs, rows + their_rows
-    peak = measure.peak(config.dtype, options.repeats, options.peak_size)
-    times = measure.in_turns(runs, options.repeats, options.seconds)
-    times = {name: [seconds / steps_of.get(name, 1) for seconds in column] for name, column in times.items()}
-
-    work = config.batch_size * flops.train_step(config)
-    finished = [_row(row, times, list(steps_of), config.batch_size, work, peak["peak"]) for row in rows]
-    summary = _against_the_fastest(times, list(steps_of))
-    print(measure.table(finished))
-    print(f"peak {peak['peak'] / 1e9:.0f} GFLOP/s (the better of a matrix product and a convolution, {config.dtype})")
-    print(*(f"{name} is {ratio:.2f} times as fast as {peer}" for name, peer, ratio in summary), sep="\n")
-    profile = kinds_of_work(runs[next(iter(steps_of))]) if options.profile else []
-    if profile:
-        print(measure.table(profile))
     network = {"config": options.config, "batch": config.batch_size, "dtype": config.dtype}
-    measure.record(
-        options, finished, network=network, peak=peak, against_the_fastest=summary, profile=profile, seconds=times
-    )
 
+    def tell(**row: Any) -> None:
+        measure.report(options, [row], network=network)
 
-def _row(row: measure.Row, times: dict, ours: list[str], batch_size: int, work: int, peak: float) -> measure.Row:
-    failed = {name: row[name] for name in ("failed",) if name in row}
-    if row["who"] not in times:
-        return {"who": row["who"], **failed}
-    seconds = statistics.median(times[row["who"]])
-    ratios = {f"{name} is": measure.ratio(times[row["who"]], times[name]) for name in ours}
-    rates = {"images/s": batch_size / seconds, "GFLOP/s": work / seconds / 1e9, "of_peak": work / seconds / peak}
-    return {"who": row["who"], "ms": 1e3 * seconds, **rates, "MiB": row["MiB"], **ratios}
-
-
-def _against_the_fastest(times: dict, ours: list[str]) -> list[tuple[str, str, float]]:
-    """(ours, the fastest mode of the peer, the ratio) for each way of running ours."""
-    theirs = {name: statistics.median(column) for name, column in times.items() if name not in ours}
-    if not theirs:
-        return []
-    fastest = min(theirs, key=theirs.get)
-    return [(name, fastest, measure.ratio(times[fastest], times[name])) for name in ours]
+    programs, steps_of, start = compiled_in_threads(config, options, tell)
+    runs = {
+        name: running(program, start, jax.device_put(_batches(config, steps_of[name])))
+        for name, program in programs.items()
+    }
+    times = measure.in_turns(runs, options.repeats, options.seconds)
+    times = {name: [seconds / steps_of[name] for seconds in column] for name, column in times.items()}
+    first = next(iter(runs))
+    for name, column in times.items():
+        ratio = {f"{first} is": measure.ratio(column, times[first])} if name != first else {}
+        tell(who=name, **_speed(config, column), **ratio)
+    if options.profile or options.calls:
+        operations = times_of_operations(runs[first])
+        text = programs[first].as_text()
+        for rows in (kinds_of_work(operations), library_calls(text, operations) if options.calls else []):
+            if rows:
+                measure.report(options, rows, network=network)
+    if options.peer:
+        compare_with_peers(config, options, (first, runs[first], steps_of[first]), tell)
+    peak = measure.kept_peak(options, config.dtype)
+    tell(who="peak: the better of a matrix product and a convolution", **{"GFLOP/s": peak["peak"] / 1e9})
+    for name, column in times.items():
+        tell(who=name, of_peak=1e9 * _speed(config, column)["GFLOP/s"] / peak["peak"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Your own images: a folder, a zip or a tar of them, any nesting, any mix of sizes and kinds.
+"""Your own images: a folder, a zip or a tar of them, any nesting, any mix of sizes and kinds; parquet files; shards.
 
     python launch/train.py --config=configs/folder.py --workdir=runs/mine --config.data.path=FOLDER
 
@@ -6,7 +6,7 @@ Each is turned upright, cropped to the middle and resized. What you may want to 
 
     --config.image_size=128      a square; 96,64 is a height and a width. Layers are added as the size asks for, and
                                  sides must be multiples of 8 from 32 on, 16 from 64, 32 from 128, 64 from 256
-    --config.channels=1          grey
+    --config.channels=1          grey; 4 keeps the transparency
     --config.num_classes=10      condition on the class, the folder that holds the image
     --config.data.flip=True      mirror images at random
     --config.data.crop=none      keep the whole image, whatever that does to its proportions

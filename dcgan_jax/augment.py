@@ -90,7 +90,9 @@ def _each(policy: Callable[[Array, Array], Array], images: Array, keys: Array, s
 
 
 def _color(image: Array, key: Array) -> Array:
-    """Brightness, saturation and contrast of an image [H, W, C]."""
+    """Brightness, saturation and contrast of an image [H, W, C], 1, 3 or 4 channels; the fourth, opacity, stays."""
+    if image.shape[-1] == 4:
+        return jnp.concatenate([_color(image[..., :3], key), image[..., 3:]], axis=-1)
     brightness, saturation, contrast = jax.random.uniform(key, (3,), image.dtype)
     image = image + (brightness - 0.5)
     grey = jnp.mean(image, axis=-1, keepdims=True)

@@ -222,6 +222,7 @@ def _check_together(config: ConfigDict) -> None:
     known = config.best_metric in own  # those of an evaluation are checked when it is built
     measured = config.quality or config.best_metric != "quality"
     of_gradients = [name for name in GRADIENT_PENALTIES if config[name]]
+    coloured = config.channels in (1, 3, 4) or "color" not in config.augment
     smoothable = not config.label_smoothing or config.loss == "non_saturating"
     for name, holds, expected in (
         (
@@ -229,6 +230,7 @@ def _check_together(config: ConfigDict) -> None:
             not of_gradients or config.discriminator_norm != "batch",
             f"'none', 'spectral', 'layer' or 'group' with {' and '.join(of_gradients)}: with batch norm a logit depends on the whole batch, and has no gradient of its own",
         ),
+        ("augment", coloured, "translation,cutout: 'color' is of 1, 3 or 4 channels"),
         ("label_smoothing", smoothable, "0 with another loss than 'non_saturating'"),
         ("lr_decay_steps", config.lr_decay_steps <= config.num_steps, f"at most num_steps ({config.num_steps})"),
         ("best_metric", known or config.eval_every > 0, one_of(*own).expected),

@@ -24,6 +24,7 @@ GRADIENT_PENALTIES = ("r1", "r2", "gradient_penalty", "dragan")
 
 # Far beyond what a DCGAN can be trained on. Counts are int32 on the devices.
 MAX_SIDE = 4096
+MAX_CHANNELS = 256
 LARGEST_COUNT = 2**31 - 1
 
 
@@ -59,7 +60,7 @@ class Field(NamedTuple):
 
 
 # Where images come from may change: their content is compared, by the hash that a checkpoint carries.
-_SOURCES = one_of("digits", "folder", "idx", "tfds", "lmdb", "prepared")
+_SOURCES = one_of("digits", "folder", "array", "parquet", "webdataset", "idx", "tfds", "lmdb", "prepared")
 _CROPS = one_of("center", "celeba108", "celeba140", "celeba178", "none")
 _SIZE = Check(
     lambda size: len(size) in (1, 2) and 1 <= min(size) <= max(size) <= MAX_SIDE,
@@ -76,7 +77,10 @@ _ACTIVATIONS = one_of("relu", "leaky_relu", "tanh", "softplus")
 _AUTOMATIC = Check(lambda value: value == -1 or 0 <= value < math.inf, "-1, or 0 or more")
 _BETA_END = Check(lambda value: value == -1 or 0 <= value < 1, "-1, or a number in [0, 1)")
 _UPDATES = Check(lambda count: 1 <= count <= 100, "1 to 100: each is compiled by itself")
-_CHANNELS = Check(lambda count: count in (1, 3), "1 (grey) or 3 (colour)")
+_CHANNELS = Check(
+    lambda count: 1 <= count <= MAX_CHANNELS,
+    f"1 (grey), 3 (colour), 4 (colour and opacity), or of arrays any number up to {MAX_CHANNELS}",
+)
 
 SECTIONS: dict[str, dict[str, Field]] = {
     "Run": {
@@ -86,12 +90,12 @@ SECTIONS: dict[str, dict[str, Field]] = {
     },
     "Images": {
         "image_size": Field((64, 64), "(height, width) in pixels; one number is a square", _SIZE),
-        "channels": Field(3, "3 for colour, 1 for grey; images are converted", _CHANNELS),
+        "channels": Field(3, "3 for colour, 1 for grey, 4 for colour with transparency: images are converted; or the channels of arrays (docs/data.md)", _CHANNELS),
         "num_classes": Field(0, "0, or the number of labels to condition both networks on", _CLASSES),
         "data.source": Field("digits", "the kind of source (docs/data.md)", _SOURCES, True),
-        "data.path": Field("", "folder: a folder, zip or tar of images; idx: the images' file; lmdb: its folder; tfds: its data_dir, '' for the usual one; prepared: a prepared set, gs:// and s3:// too", ANY, True),
-        "data.name": Field("", "tfds: the name of the data set, such as 'celeb_a'", ANY, True),
-        "data.split": Field("train", "tfds: the split; folder: the split that is taken, if the images lie in folders called train, test or val", ANY, True),
+        "data.path": Field("", "folder: a folder, zip or tar of images, and what parquet and webdataset read; array: an .npy, an .npz, or a folder of .npy; parquet: a folder of parquet or arrow files, or hf://datasets/OWNER/NAME; webdataset: a folder of tars; idx: the images' file; lmdb: its folder; tfds: its data_dir, '' for the usual one; prepared: a prepared set, gs:// and s3:// too", ANY, True),
+        "data.name": Field("", "tfds: the name of the data set, such as 'celeb_a'; array: of the images, if a file or folder holds several arrays; parquet: the columns of pictures and labels, 'image' or 'image,label'; webdataset: their endings, 'jpg,cls'; '': the usual ones", ANY, True),
+        "data.split": Field("train", "tfds: the split; folder, array, parquet, webdataset: the split that is taken, if folders, files or arrays are called train, test or val", ANY, True),
         "data.test": Field("", "held-out images, for measures of quality: as data.path (tfds: as data.split); '': tfds's 'test', the t10k files beside idx's, or the split 'test', else 'val', beside 'train'", ANY, True),
         "data.unreadable": Field(0.01, "the largest share of images that may be unreadable, and are then left out", UP_TO_1, True),
         "data.crop": Field("center", "which part of an image is used", _CROPS),

@@ -68,9 +68,9 @@ def _check_names() -> None:
     from dcgan_jax.evaluation import evaluate, extractors
 
     evaluate.check_names(METRICS.value, FEATURES.value, splits=not IMAGES.value)
-    if WEIGHTS.value or not IMAGES.value:  # given images are looked at before a download
-        extractors.find_weights(FEATURES.value, WEIGHTS.value)
     if IMAGES.value:
+        if WEIGHTS.value:  # given images are looked at before a download
+            extractors.find_weights(FEATURES.value, WEIGHTS.value)
         for flag in ("step", "seed", "data", "test"):
             if flags.FLAGS[flag].present:
                 raise UserError(f"--{flag}: found {flags.FLAGS[flag].value}, expected none with --images")
@@ -80,12 +80,13 @@ def measure(workdir: Path) -> None:
     """Measures checkpoints of a run."""
     import jax
 
-    from dcgan_jax.evaluation import evaluate, report
+    from dcgan_jax.evaluation import evaluate, extractors, report
     from dcgan_jax.inference import load
     from dcgan_jax.run import monitor
     from dcgan_jax.runtime import files
 
     gan = load(workdir)
+    extractors.find_weights(FEATURES.value, WEIGHTS.value, gan.config.channels)
     steps = _steps(workdir, gan)
     config = image_sets.moved(gan.config)
     evaluator = evaluate.from_config(config, METRICS.value, FEATURES.value, weights=WEIGHTS.value, seed=SEED.value)

@@ -15,7 +15,8 @@ DATA = flags.DEFINE_string(
     "data",
     None,
     "training images: a name of tfds (cifar10, svhn_cropped), a folder or archive with a folder for each class, an idx "
-    "file or its folder, a prepared set; by default those of the run. evaluate.py: only their new place, if they moved",
+    "file or its folder, an .npy or .npz, a prepared set; by default those of the run. evaluate.py: only their new "
+    "place, if they moved",
 )
 TEST = flags.DEFINE_string(
     "test", None, "held-out images, in the same forms; by default those of tfds, or those beside --data"
@@ -57,16 +58,18 @@ def open_training(config: ConfigDict) -> "ImageSet":
     """The training images that the flags name, with their labels if they have some, in the size of a configuration."""
     from dcgan_jax import data
 
-    with rename_fields(NAMES):
-        return data.load(validate(replaced(config)), labelled=True)
+    config = replaced(config)
+    with rename_fields(_names(config)):
+        return data.load(validate(config), labelled=True)
 
 
 def open_test(config: ConfigDict) -> "ImageSet":
     """The held-out images that the flags name, in the size of a configuration. Raises UserError if there are none."""
     from dcgan_jax import data
 
-    with rename_fields(NAMES):
-        test = data.held_out(validate(replaced(config)))
+    config = replaced(config)
+    with rename_fields(_names(config)):
+        test = data.held_out(validate(config))
     if test is None:
         raise UserError("--test: found no held-out images beside the training images; name some by --test=PATH")
     return test
@@ -79,10 +82,19 @@ def hashes(**sets: "ImageSet") -> dict[str, dict]:
     }
 
 
+def _names(config: ConfigDict) -> dict[str, str]:
+    """As `NAMES`; of arrays, no flag names one in a file."""
+    return NAMES | ({"config.data.name": ""} if config.data.source == "array" else {})
+
+
 def _source(place: str) -> str:
+    if place.startswith("hf://"):
+        return "parquet"
     path = local_path(place, "--data")
     if (path / "card.json").exists():
         return "prepared"
+    if path.suffix.lower() in (".npy", ".npz") or (path.is_dir() and any(path.glob("*.npy"))):
+        return "array"
     if "idx3" in path.name or (path.is_dir() and any(path.glob("*idx3*"))):
         return "idx"
     # tfds has names with a slash, such as imagenet_resized/32x32.

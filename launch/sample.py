@@ -1,7 +1,7 @@
 """Makes images with a trained generator: python launch/sample.py --workdir=DIR [--num=64] [--format=grid|png|npz]
 
-grid: one picture of all images. png: a folder with one file per image. npz: one file with the array `images`, uint8
-[N, H, W, C]. Image i depends on the seed and on i alone, not on --num.
+grid: one picture of all images. png: a folder with one file per image, of 1, 3 or 4 channels (with transparency). npz:
+one file with the array `images`, uint8 [N, H, W, C]. Image i depends on the seed and on i alone, not on --num.
 """
 
 from typing import TYPE_CHECKING
@@ -33,12 +33,17 @@ def main() -> None:
     from dcgan_jax.runtime import malloc
 
     malloc.keep_freed_memory()
-    from dcgan_jax.data.images import grid
+    from dcgan_jax.data.images import PICTURE_CHANNELS, grid
     from dcgan_jax.inference import load
 
     if WORKDIR.value is None:
         raise UserError("--workdir: missing, expected a run directory, such as runs/digits")
     gan = load(WORKDIR.value, STEP.value)
+    if FORMAT.value == "png" and gan.config.channels not in PICTURE_CHANNELS:
+        raise UserError(
+            f"--format: found 'png', expected 'npz' for images of {gan.config.channels} channels, or 'grid', which "
+            "shows the first of them"
+        )
     ending = {"grid": ".png", "png": "", "npz": ".npz"}[FORMAT.value]
     chosen = _labels(gan)
     labels = f"_labels_{'-'.join(map(str, chosen))}" if chosen else ""

@@ -66,10 +66,12 @@ def test_small_grey_images_are_augmented_too():
     assert np.isfinite(out).all()
 
 
-@pytest.mark.parametrize("channels", [3, 1])
+@pytest.mark.parametrize("channels", [4, 3, 1])
 def test_colour_changes_brightness_saturation_and_contrast(channels):
     before = np.asarray(images(400, 6, 4, channels), np.float64)
     after = np.asarray(diff_augment("color")(images(400, 6, 4, channels), keys(400), STEP), np.float64)
+    np.testing.assert_array_equal(after[..., 3:], before[..., 3:], "the opacity stays")
+    before, after = before[..., :3], after[..., :3]
 
     def parts(batch):
         """The mean of each image, its grey image less that, and its colours less the grey image."""
@@ -81,7 +83,7 @@ def test_colour_changes_brightness_saturation_and_contrast(channels):
     contrast = grey_after.std((1, 2, 3)) / grey.std((1, 2, 3))
     found, expected = [brightness, contrast], [(-0.5, 0.5), (0.5, 1.5)]
     saturation = np.ones(400)
-    if channels == 3:
+    if channels >= 3:
         saturation = colour_after.std((1, 2, 3)) / colour.std((1, 2, 3)) / contrast
         found, expected = [*found, saturation], [*expected, (0, 2)]
     for values, (low, high) in zip(found, expected, strict=True):

@@ -5,8 +5,10 @@ import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -47,7 +49,7 @@ SLOW = "labels and dense"
 )
 def test_operations_counted_by_hand_are_those_that_xla_counts(tiny, name, monkeypatch):
     # Plain convolutions: Winograd's, which CPUs use, take fewer operations.
-    monkeypatch.setattr(conv, "_choose", lambda plain, by_patches, on_cpu, *arrays: plain(*arrays))
+    monkeypatch.setenv(conv.SWITCH, "plain")
     config = tiny(**dict(channels=3, features=(14, 15), latent_dim=50, batch_size=64) | NETWORKS[name])
     train_step = functools.partial(steps.train_step, steps.from_config(config))
     step = jax.jit(train_step).lower(state.abstract(config), measure.random_batch(config)).compile()
@@ -107,14 +109,27 @@ def test_an_all_reduce_is_a_reduce_scatter_and_an_all_gather():
 
 @pytest.mark.nightly
 def test_the_gpu_script_in_small(tmp_path):
-    done = benchmark("benchmarks/gpu.sh", "--dry", "cifar10-64-bfloat16", OUT=str(tmp_path), PYTHON=sys.executable)
+    done = benchmark("benchmarks/gpu.sh", "--dry", OUT=str(tmp_path), PYTHON=sys.executable)
     assert done.returncode == 0, done.stdout + done.stderr
-    (line,) = (tmp_path / "gpu.jsonl").read_text().splitlines()
-    record = json.loads(line)
-    measured = {row["who"] for row in record["rows"] if "images/s" in row}
-    assert {"ours", "ours, 2 steps a call"} <= measured
-    assert record["versions"]["jax"] == jax.__version__
-    assert "kind" in done.stdout, "the profile is missing"
+    records = [json.loads(line) for line in (tmp_path / "gpu.jsonl").read_text().splitlines()]
+    rows = [row for record in records for row in record["rows"]]
+    assert {"ours", "ours, plain"} <= {row["who"] for row in rows if "images/s" in row}
+    assert {"plain", "patches", "space_to_depth"} <= {row["form"] for row in rows if "than_plain" in row}
+    assert records[0]["versions"]["jax"] == jax.__version__
+    assert done.stdout.startswith("the plan, with the seconds")
+
+
+@pytest.mark.nightly
+def test_a_benchmark_that_is_killed_has_lost_no_row_that_it_finished(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    small = ("--batch_size=2", "--width=2", "--image_size=16", "--repeats=2", "--seconds=0")
+    command = [sys.executable, "benchmarks/formulations.py", *small, f"--json={rows}"]
+    running = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL)
+    while not (rows.exists() and rows.read_text().endswith("\n")) and running.poll() is None:
+        time.sleep(0.05)
+    running.kill()
+    assert running.wait() == -signal.SIGKILL, "it had finished"
+    assert {row["form"] for row in json.loads(rows.read_text().splitlines()[0])["rows"]} >= {"plain", "patches"}
 
 
 @pytest.mark.nightly

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from dcgan_jax.ops import conv as convolutions
+from dcgan_jax.ops.formulations import FORMULATIONS
 
 SHAPES = [(5, 2), (4, 2), (3, 1), (3, 2), (5, 1), (6, 3)]  # (kernel, stride)
 FEW, ENOUGH = (3, 4), (16, 17)  # channels: a CPU uses Winograd's form where there are enough and the stride is 2
@@ -121,19 +122,20 @@ def test_padding_is_that_of_the_papers_code():
     assert [convolutions.padding(*shape) for shape in [(5, 2), (4, 2), (3, 1), (3, 2)]] == [2, 1, 1, 1]
 
 
-FORMULATIONS = {
-    "conv": (convolutions._plain_conv, convolutions.conv),
-    "conv_transpose": (convolutions._plain_conv_transpose, convolutions.conv_transpose),
-    "kernel_gradient": (convolutions._plain_kernel_gradient, convolutions._kernel_gradient),
+PLAIN = FORMULATIONS["plain"]
+COMPARED = {
+    "conv": (PLAIN.conv, convolutions.conv),
+    "conv_transpose": (PLAIN.conv_transpose, convolutions.conv_transpose),
+    "kernel_gradient": (PLAIN.kernel_gradient, convolutions._kernel_gradient),
 }
 
 
-@pytest.mark.parametrize("name", FORMULATIONS)
+@pytest.mark.parametrize("name", COMPARED)
 @pytest.mark.parametrize("channels", [(3, 64), (64, 96)], ids=str)
 @pytest.mark.parametrize("kernel_size", [3, 4, 5, 6])
 def test_float32_is_as_exact_as_xlas_own(kernel_size, channels, name):
     images, kernel, maps = arrays(kernel_size, 2, channels, side=(8, 10), dtype=jnp.float32)
-    plain, ours = FORMULATIONS[name]
+    plain, ours = COMPARED[name]
     arguments = {"conv": (images, kernel, 2), "conv_transpose": (maps, kernel, 2)}
     arguments = arguments.get(name, (images, maps, 2, kernel_size))
     expected = plain(*arguments)
@@ -183,8 +185,9 @@ def test_constant_features_are_those_of_constant_maps(name, kernel_size, stride)
 @parametrize_fewer
 def test_several_networks_at_once_are_what_each_is_alone(kernel_size, stride, channels, monkeypatch):
     # As on accelerators.
-    def choose(plain, by_patches, on_cpu, *arrays):
-        return convolutions._or_by_patches(plain, by_patches)(*arrays)
+    def choose(function, layer, *arrays):
+        forms = (convolutions._form(name, function, layer) for name in ("plain", "patches"))
+        return convolutions._or_by_patches(*forms)(*arrays)
 
     monkeypatch.setattr(convolutions, "_choose", choose)
     images, kernel, maps = (jnp.stack([x, 2 * x[::-1]]) for x in arrays(kernel_size, stride, channels))

@@ -29,9 +29,9 @@ NETWORKS = {
     ),
     "strides of 1 and 4": dict(features=(4, 6, 8), strides=(1, 2, 4), kernel_size=5, generator_activation="leaky_relu"),
     "group norm by unit": dict(generator_norm="group", norm_per_unit=True, last_bias=True, generator_activation="tanh"),
-    "layer norm, oblong": dict(generator_norm="layer", image_size=(8, 16)),
+    "layer norm, oblong, 6 channels": dict(generator_norm="layer", image_size=(8, 16), channels=6),
     "no norm": dict(generator_norm="none", generator_activation="softplus", num_classes=2),
-    "batch norm by unit": dict(norm_per_unit=True, kernel_size=3),
+    "batch norm by unit, 4 channels": dict(norm_per_unit=True, kernel_size=3, channels=4),
     "dense alone": dict(convolutional=False, dense=(12, 10), num_classes=2, channels=3),
 }
 

@@ -107,7 +107,7 @@ def outputs(config):
 
 @pytest.mark.parametrize(
     ("image_size", "channels", "first_map"),
-    [((128, 128), 3, (4, 4)), ((256, 256), 3, (4, 4)), ((96, 64), 3, (6, 4)), ((64, 64), 1, (4, 4)),
+    [((128, 128), 3, (4, 4)), ((256, 256), 3, (4, 4)), ((96, 64), 2, (6, 4)), ((64, 64), 6, (4, 4)),
      ((28, 28), 1, (7, 7)), ((48, 80), 1, (6, 10)), ((4, 4), 3, (2, 2))],
 )  # fmt: skip
 def test_sizes_beyond_the_table(image_size, channels, first_map):

@@ -129,7 +129,7 @@ def test_strided_layers(tmp_path):
 
 
 def test_layers_of_stride_one(tmp_path):
-    arrays = network(1, kernel=3, widths=(2, 2, 3, 3))
+    arrays = network(1, kernel=3, widths=(2, 2, 3, 3), channels=4)
     gan, _ = check(tmp_path, arrays, (1, 2, 1, 2), 4, "--strides=1,2,1,2", "--prior=uniform", "--step=7")
     assert (gan.step, gan.config.prior, gan.config.image_size) == (7, "uniform", (16, 16))
 

@@ -117,7 +117,7 @@ def random_variables(network, shape):
     return jax.tree.map(lambda leaf: rng.uniform(0.1, 1, leaf.shape).astype(np.float32), expected)
 
 
-@pytest.mark.parametrize(("size", "channels", "width"), [(16, 1, 3), (32, 3, 2), (128, 1, 1)])
+@pytest.mark.parametrize(("size", "channels", "width"), [(16, 1, 3), (32, 3, 2), (16, 4, 2), (128, 1, 1)])
 def test_other_depths_and_widths_are_read_from_the_shapes(tiny, size, channels, width):
     first_bias = channels == 3
     config = tiny(recipe="torch", image_size=(size, size), channels=channels, width=width, first_bias=first_bias)

@@ -10,8 +10,8 @@ from dcgan_jax.data.buckets import open_prepared, prepared_path
 from dcgan_jax.data.classes import check_classes, label_of
 from dcgan_jax.data.preparation import find_or_prepare
 from dcgan_jax.data.prepared import ImageSet, cards, open_set
-from dcgan_jax.data.sources import folder
-from dcgan_jax.data.sources.folder import open_source
+from dcgan_jax.data.sources import SOURCES
+from dcgan_jax.data.sources.local import open_source
 from dcgan_jax.runtime.errors import UserError, rename_fields
 
 __all__ = [
@@ -68,7 +68,8 @@ def held_out(config: ConfigDict) -> ImageSet | None:
     """The held-out images of a validated configuration, with their labels; None if there are none.
 
     `config.data.test` takes the place of `data.path` (for tfds, of `data.split`). If it is empty, they are the split
-    'test' of tfds, the files t10k-... of idx, or the split 'test', else 'val', of folders or beside one.
+    'test' of tfds, the files t10k-... of idx, or the split 'test', else 'val', of folders, of the files or arrays in
+    them, or beside one.
 
     Raises UserError as `load` does, about `config.data.test`.
     """
@@ -84,8 +85,11 @@ def held_out(config: ConfigDict) -> ImageSet | None:
     if not name and config.data.source == "idx":
         place = path if path.is_dir() else path.parent
         name = next((str(file) for file in sorted(place.glob("t10k-images*"))), "")
-    if config.data.source == "folder":
-        name, config.data.split = (name, "test") if name else folder.held_out(config) or ("", "")
+    module = SOURCES.get(config.data.source)
+    if config.data.source == "array":
+        config.data.name = ""
+    if module and hasattr(module, "held_out"):
+        name, config.data.split = (name, "test") if name else module.held_out(config) or ("", "")
     if not name:
         return None
     config.data.path = name

@@ -7,6 +7,7 @@ import numpy as np
 
 from dcgan_jax.data.classes import counted
 from dcgan_jax.data.prepared import ImageSet
+from dcgan_jax.data.resizing import OPACITY
 
 log = logging.getLogger("dcgan_jax")
 
@@ -24,8 +25,9 @@ def tell(image_set: ImageSet, batch_size: int) -> None:
     # Both look at few images, unless these are odd.
     if len(images) > 1 and all((part == images[0]).all() for part in _parts(images)):
         log.warning("all %d images are identical: nothing but this picture can be learned", len(images))
-    if all(part.max() < DARK for part in _parts(images)):
-        largest = max(int(part.max()) for part in _parts(images))
+    colours = images[..., :OPACITY] if images.shape[-1] == 4 else images
+    if all(part.max() < DARK for part in _parts(colours)):
+        largest = max(int(part.max()) for part in _parts(colours))
         log.warning("all images are dark: no value is above %d, expected values up to 255", largest)
 
 

@@ -47,8 +47,8 @@ def _no_labels(image_set: ImageSet, num_classes: int) -> str:
     text = f"config.num_classes: found {num_classes}, but the images have no labels, expected "
     if image_set.labels is None:
         return (
-            f"{text}a folder for each class and few images beside these (folder), or a labels file beside the images "
-            "(idx); or pass --config.num_classes=0"
+            f"{text}a folder for each class and few images beside these (folder), labels beside the images "
+            "(idx, array), a column of labels (parquet), or a KEY.cls for each (webdataset); or pass --config.num_classes=0"
         )
     classes = image_set.card["classes"]
     return (

@@ -12,26 +12,29 @@ import math
 import os
 import shutil
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from dcgan_jax.data import prepared
 from dcgan_jax.data.images import largest_of_16_bits, to_pixels
-from dcgan_jax.data.sources.source import Source
+from dcgan_jax.data.sources.source import Picture, Source
 from dcgan_jax.runtime import files
 from dcgan_jax.runtime.errors import UserError
 
 log = logging.getLogger("dcgan_jax")
+T = TypeVar("T")
 
 MAX_NAMED = 20  # unreadable images that are named
 # 16-bit greys that reach no further are nearly black when they are scaled to 8 bits: cameras fill 10 to 14 bits.
 DARK_GREY = 2**14
 MAX_PIECE = 256  # images in a piece
+MAX_HELD = 2**23  # bytes of a piece that are in memory before it is decoded; its last image may exceed them
 CLOSED = (errno.EACCES, errno.EPERM)  # a file that this user may not read
 HEADER = 128  # bytes of an .npy file before the images
 
@@ -50,7 +53,7 @@ def decode_all(partial: Path, source: Source, request: dict[str, Any], workers: 
     count, size = len(source.names), math.prod(request["image_size"]) * request["channels"]
     file, journal = partial / "images.npy", partial / "done.jsonl"
     done = list(_finished_pieces(journal, count)) if file.exists() else []
-    todo = list(_remaining_ranges(count, done, max_size=max(1, min(MAX_PIECE, count // (8 * workers)))))
+    todo = list(_remaining_ranges(count, done))
     remaining = sum(stop - start for start, stop in todo)
     if done:
         log.info("continuing where it stopped: %d of %d images remain", remaining, count)
@@ -60,14 +63,17 @@ def decode_all(partial: Path, source: Source, request: dict[str, Any], workers: 
     prepared.check_space(partial, HEADER + count * size - present_bytes)
 
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
-    pool = ThreadPoolExecutor(workers if source.decoding and count > 100 else 1)
+    threads = workers if source.decoding and count > 100 else 1
+    pool = ThreadPoolExecutor(threads)
     bar = tqdm(desc="preparing", total=count, initial=count - remaining, unit=" images", disable=None, leave=False)
     try:
         os.ftruncate(descriptor, HEADER + count * size)
         with warnings.catch_warnings():
             # Pillow's, about damaged tags and large pictures: images.decode decides about these.
             warnings.simplefilter("ignore")
-            for piece in pool.map(functools.partial(_decode, descriptor, source, request), todo):
+            decode = functools.partial(_decode, descriptor, source, request)
+            pieces = _pieces(source, todo, max_count=max(1, min(MAX_PIECE, count // (8 * workers))))
+            for piece in _map_ahead(pool, decode, pieces, ahead=2 * threads):
                 done.append(piece)
                 files.append_lines(journal, [piece._asdict()])
                 bar.update(piece.stop - piece.start)
@@ -78,15 +84,41 @@ def decode_all(partial: Path, source: Source, request: dict[str, Any], workers: 
     return done
 
 
-def _decode(descriptor: int, source: Source, request: dict[str, Any], piece: tuple[int, int]) -> Piece:
-    """Decodes the images of a piece and writes them into images.npy; they are on disk when it returns."""
-    start, stop = piece
+def _pieces(source: Source, todo: list[tuple[int, int]], max_count: int) -> Iterator[tuple[int, list[Picture]]]:
+    """The first number and the pictures of each piece of these ranges, read from the source as it is iterated."""
+    for start, stop in todo:
+        pictures, held = [], 0
+        for end, picture in enumerate(source.pictures(start, stop), start + 1):
+            pictures.append(picture)
+            held += picture.size
+            if len(pictures) == max_count or held >= MAX_HELD or end == stop:
+                yield end - len(pictures), pictures
+                pictures, held = [], 0
+
+
+def _map_ahead(
+    pool: ThreadPoolExecutor, function: Callable[[Any], T], items: Iterable[Any], *, ahead: int
+) -> Iterator[T]:
+    """As the pool's map, but takes no more than `ahead` items before their turn: they may hold much memory."""
+    waiting: deque[Future[T]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _decode(descriptor: int, source: Source, request: dict[str, Any], piece: tuple[int, list[Picture]]) -> Piece:
+    """Decodes the pictures of a piece and writes them into images.npy; they are on disk when it returns."""
+    start, pictures = piece
+    stop = start + len(pictures)
     shape = (*request["image_size"], request["channels"])
     pixels = np.zeros((stop - start, *shape), np.uint8)
     unreadable, largest = {}, 0
-    for index in range(start, stop):
+    for index, picture in enumerate(pictures, start):
         try:
-            with source.read(index) as image:
+            with picture.open() as image:
                 largest = max(largest, largest_of_16_bits(image))
                 pixels[index - start] = to_pixels(image, shape[:2], shape[2], request["crop"])
         # Pillow's decoders raise many kinds of errors for damaged files, SyntaxError and struct.error among them.
@@ -158,11 +190,10 @@ def _finished_pieces(journal: Path, count: int) -> Iterator[Piece]:
             yield piece._replace(unreadable=unreadable)
 
 
-def _remaining_ranges(count: int, done: list[Piece], max_size: int) -> Iterator[tuple[int, int]]:
-    """The images that are in no finished piece, in order, as ranges of at most `max_size` images."""
+def _remaining_ranges(count: int, done: list[Piece]) -> Iterator[tuple[int, int]]:
+    """The ranges of images that are in no finished piece, in order."""
     start = 0
     for stop, next_start in [*sorted((piece.start, piece.stop) for piece in done), (count, count)]:
-        while start < stop:
-            yield start, min(start + max_size, stop)
-            start = min(start + max_size, stop)
+        if start < stop:
+            yield start, stop
         start = max(start, next_start)

@@ -8,6 +8,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError, features
 
+from dcgan_jax.data.resizing import OPACITY, resize
 from dcgan_jax.runtime.contents import HEAD, described
 
 # A larger picture may be a decompression bomb: a small file that fills the memory when it is decoded.
@@ -27,6 +28,9 @@ EXTENSIONS = frozenset(ending for ending, name in Image.registered_extensions().
 # A smaller picture (a tracking pixel of a web page, for example) shows nothing.
 MIN_SIDE = 4
 CELEBA_SIZE = (178, 218)  # width and height of CelebA's aligned faces
+# What pictures are converted to: grey, colour, and colour with transparency. Only arrays have other channels.
+PICTURE_CHANNELS = (1, 3, 4)
+BOARD = (204, 153)  # the two greys that are seen through transparent pixels
 
 
 def decode(file: Path | BinaryIO) -> Image.Image:
@@ -57,32 +61,42 @@ def _not_a_picture(file: Path | BinaryIO) -> str:
     return f"{content.what}: {content.advice}" if content else "not an image of a kind that is read, or damaged"
 
 
-def largest_of_16_bits(image: Image.Image) -> int:
+def largest_of_16_bits(image: Image.Image | np.ndarray) -> int:
     """The largest value of a picture of 16-bit greys; 0 for any other picture."""
-    if image.mode != "I" and not image.mode.startswith("I;16"):
+    if isinstance(image, np.ndarray) or (image.mode != "I" and not image.mode.startswith("I;16")):
         return 0
     return int(np.asarray(image).max(initial=0))
 
 
-def to_pixels(image: Image.Image, image_size: tuple[int, int], channels: int, crop: str = "center") -> np.ndarray:
+def to_pixels(
+    image: Image.Image | np.ndarray, image_size: tuple[int, int], channels: int, crop: str = "center"
+) -> np.ndarray:
     """A picture as uint8 [height, width, channels]: turned upright, cropped and resized.
+
+    channels: one of `PICTURE_CHANNELS`, or those of an array [H, W, channels], as `resizing.resize` takes it.
 
     crop: 'center' keeps the largest centred rectangle with the proportions of `image_size`. 'celebaN' keeps the
     centred square with N pixels a side, for an aligned face that is 178 pixels wide (in proportion for other widths).
     'none' keeps the whole picture, whose proportions may change.
 
-    Resizes with Pillow's antialiased Lanczos filter. Transparent pixels become white. 16-bit grey is scaled to 8 bits.
-    Of an animation, the first frame is taken.
+    Resizes with Pillow's antialiased Lanczos filter. Transparent pixels become white, or with 4 channels (0, 0, 0, 0).
+    16-bit grey is scaled to 8 bits. Of an animation, the first frame is taken.
 
     Raises ValueError if the range of the pixels is unknown (32-bit floats) or the crop does not fit the picture, and
     OSError if the picture cannot be decoded.
     """
+    height, width = image_size
+    if isinstance(image, np.ndarray):
+        return resize(image, image_size, _crop_box((image.shape[1], image.shape[0]), width / height, crop))
     image = _eight_bits(_upright(image))
+    if channels == 4:
+        pixels = np.asarray(image.convert("RGBA"))
+        seen = pixels * (pixels[..., OPACITY:] > 0)
+        return resize(seen, image_size, _crop_box(image.size, width / height, crop))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image.convert("RGB" if channels == 3 else "L")
-    height, width = image_size
     image = image.resize((width, height), Image.Resampling.LANCZOS, box=_crop_box(image.size, width / height, crop))
     return np.asarray(image, np.uint8).reshape(height, width, channels)
 
@@ -124,8 +138,24 @@ def _crop_box(size: tuple[int, int], aspect: float, crop: str) -> tuple[float, f
     return left, top, left + crop_width, top + crop_height
 
 
+def visible(images: np.ndarray) -> np.ndarray:
+    """What is shown of images of any channels: uint8 [..., H, W, C] to [..., H, W, 1 or 3].
+
+    Of 2 channels the first, as grey; of 4 the colours over a chequerboard, by their opacity; of more the first three.
+    """
+    height, width, channels = images.shape[-3:]
+    if channels != 4:
+        return images[..., :1] if channels == 2 else images[..., :3]
+    square = max(2, min(height, width) // 8)
+    rows, columns = np.indices((height, width)) // square
+    board = np.where((rows + columns) % 2, *BOARD)[..., None]
+    opacity = images[..., OPACITY:] / 255
+    return np.rint(images[..., :OPACITY] * opacity + board * (1 - opacity)).astype(np.uint8)
+
+
 def grid(images: np.ndarray, columns: int = 0) -> Image.Image:
-    """Images uint8 [N, H, W, C], N > 0, in rows, with 2 black pixels between them; by default about a square."""
+    """Images uint8 [N, H, W, C], N > 0, as `visible`, in rows with 2 black pixels between them; a square by default."""
+    images = visible(images)
     count, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows, gap = -(-count // columns), 2

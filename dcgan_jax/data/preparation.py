@@ -18,7 +18,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dcgan_jax.data import decoding, prepared
-from dcgan_jax.data.sources import SOURCES
+from dcgan_jax.data.images import PICTURE_CHANNELS
+from dcgan_jax.data.sources import SOURCES, hub
 from dcgan_jax.data.sources.source import Source
 from dcgan_jax.runtime import files
 from dcgan_jax.runtime.errors import UserError, local_path
@@ -41,12 +42,19 @@ def find_or_prepare(config: ConfigDict, workers: int | None = None) -> Path:
     Raises UserError if the source does not exist, cannot be read or has too many unreadable images, or if the disk is
     too small.
     """
+    if config.channels not in PICTURE_CHANNELS and config.data.source != "array":
+        raise UserError(
+            f"config.channels: found {config.channels} for pictures (config.data.source is {config.data.source!r}), "
+            "expected 1 (grey), 3 (colour) or 4 (with transparency); --config.data.source=array takes others"
+        )
     root = local_path(config.data.prepared, "config.data.prepared")
     request = _request(config)
     module = SOURCES[config.data.source]
     earlier = _newest_match(root, request)  # by whatever rules of reading
     if config.data.source == "folder":
         request["reading"] = READING
+    if earlier and hub.is_remote(request["path"]):
+        return earlier
     if hasattr(module, "source_fingerprint"):
         if earlier and not Path(request["path"]).exists():
             log.info("%s no longer exists; taking what was prepared from it: %s", request["path"], earlier)
@@ -81,11 +89,13 @@ def _log_start(source: Source, path: Path) -> None:
 def _request(config: ConfigDict) -> dict[str, Any]:
     """What a set is made from and how: the first fields of its card."""
     data = config.data
+    has_splits = hasattr(SOURCES[data.source], "held_out")
+    local = data.path and not hub.is_remote(data.path)
     request = {
         "source": data.source,
-        "path": str(local_path(data.path, "config.data.path").resolve()) if data.path else "",
-        "name": data.name if data.source == "tfds" else "",
-        "split": data.split if data.source == "tfds" or (data.source == "folder" and data.split != "train") else "",
+        "path": str(local_path(data.path, "config.data.path").resolve()) if local else data.path,
+        "name": data.name if data.source == "tfds" or has_splits else "",
+        "split": data.split if data.source == "tfds" or (has_splits and data.split != "train") else "",
         "crop": data.crop,
         "resize": "lanczos",
         "image_size": list(config.image_size),
@@ -97,7 +107,8 @@ def _request(config: ConfigDict) -> dict[str, Any]:
 
 
 def _folder_name(request: dict[str, Any]) -> str:
-    title = request["name"] or Path(request["path"]).name.partition(".")[0] or request["source"]
+    title = request["name"] if request["source"] == "tfds" else Path(request["path"]).name.partition(".")[0]
+    title = title or request["source"]
     title = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in title)[:60]
     height, width = request["image_size"]
     key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:12]

@@ -176,12 +176,15 @@ def from_image_sets(
     """
     specs = parse_without_splits(metrics, len(fake.images))
     sizes = [images.images.shape[1:] for images in (fake, real)]
+    for size in sizes:
+        extractors.check_channels(features, size[-1])
     if sizes[0] != sizes[1] and features != "inception":  # which resizes
+        measurable = all(size[-1] in (1, 3) for size in sizes)
+        resizing = "pass --features=inception, which resizes them, or " if measurable else ""
         raise UserError(
-            f"--images: found generated images of {sizes[0]} and real ones of {sizes[1]}, expected one size; pass "
-            "--features=inception, which resizes them, or prepare both in one size (python "
-            "launch/prepare.py --config=configs/folder.py --config.image_size=HEIGHT,WIDTH --config.data.path=...) "
-            "and pass their folders"
+            f"--images: found generated images of {sizes[0]} and real ones of {sizes[1]}, expected one size; "
+            f"{resizing}prepare both in one size (python launch/prepare.py --config=configs/folder.py "
+            "--config.image_size=HEIGHT,WIDTH --config.channels=C --config.data.path=...) and pass their folders"
         )
     choice = extractors.choose(features, real, weights=weights)
     check_counts(specs, choice, {"train": len(real.images)}, samples=len(fake.images))

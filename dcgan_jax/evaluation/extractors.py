@@ -38,10 +38,23 @@ def check_name(name: str) -> None:
         _imported(name)
 
 
-def find_weights(name: str, weights: str = "") -> None:
-    """Finds, or downloads, what features of this name need. Raises UserError if that fails."""
+def find_weights(name: str, weights: str = "", channels: int = 3) -> None:
+    """Finds, or downloads, what features of this name need of images with so many channels.
+
+    Raises UserError if that fails, or if there are no such features.
+    """
+    check_channels(name, channels)
     if name == "inception":
         inception_weights.find(weights or None)
+
+
+def check_channels(name: str, channels: int) -> None:
+    """Raises UserError unless features of this name are of images with so many channels."""
+    if name == "inception" and channels not in (1, 3):
+        raise UserError(
+            f"config.eval_features: found 'inception' for images of {channels} channels, expected images of 1 or 3; "
+            "pass --config.eval_features=MODULE:FUNCTION, features of your own, or classifier if there are labels"
+        )
 
 
 def choose(name: str, train: ImageSet, test: ImageSet | None = None, *, weights: str = "") -> Choice:
@@ -50,6 +63,7 @@ def choose(name: str, train: ImageSet, test: ImageSet | None = None, *, weights:
     train, test: real images. weights: path of Inception's weights, '' to look for them.
     Raises UserError for an unknown name, or if these images cannot be measured by them.
     """
+    check_channels(name, train.images.shape[-1])
     if name == "inception":
         return Choice(
             name,

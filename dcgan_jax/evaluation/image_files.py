@@ -7,6 +7,7 @@ import numpy as np
 
 from dcgan_jax.config import default_config
 from dcgan_jax.data import ImageSet, find_or_prepare, open_set, open_source
+from dcgan_jax.fields import MAX_CHANNELS
 from dcgan_jax.runtime.array_files import read_arrays
 from dcgan_jax.runtime.errors import UserError, local_path, rename_fields
 from dcgan_jax.runtime.files import digest
@@ -36,8 +37,8 @@ def _open_files(path: str, prepared: str) -> ImageSet:
     source = open_source(config)
     sizes: dict[tuple[int, int], str] = {}
     modes = set()
-    for index, name in enumerate(source.names):
-        with suppress(Exception), source.read(index) as image:  # preparing the set reports a file that cannot be read
+    for name, picture in zip(source.names, source.pictures(0, len(source.names)), strict=True):
+        with suppress(Exception), picture.open() as image:  # preparing the set reports a file that cannot be read
             sizes.setdefault(image.size, name)
             modes.add(image.mode)
     if len(sizes) > 1:
@@ -62,14 +63,20 @@ def _open_array(file: Path) -> ImageSet:
         if not names:
             raise ValueError(f"holds {', '.join(arrays) or 'nothing'}, none of {', '.join(ARRAY_NAMES)}")
         content = arrays[names[0]]
-        if content.dtype != np.uint8 or content.ndim != 4 or content.shape[-1] not in (1, 3) or not content.size:
+        if content.dtype != np.uint8 or content.ndim != 4 or not content.size or not _channels_last(content.shape):
             raise ValueError(f"holds {content.dtype} {content.shape}")
     except FileNotFoundError:
         raise UserError(f"--images: {str(file)!r} does not exist; pass another path") from None
     except (OSError, ValueError) as error:
         reason = error if isinstance(error, ValueError) else f"cannot be read ({error})"
         raise UserError(
-            f"--images: {str(file)!r} {reason}; expected uint8 [N, H, W, C], at least one image, with 1 or 3 channels"
+            f"--images: {str(file)!r} {reason}; expected uint8 [N, H, W, C], at least one image, no more "
+            "channels than pixels a side"
         ) from error
     card = {"count": len(content), "sha256": {"images": digest(content)}}
     return ImageSet(content, None, card)
+
+
+def _channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether [N, H, W, C] is what a shape can mean, and not [N, C, H, W]."""
+    return shape[-1] in (1, 3) or shape[-1] <= min(MAX_CHANNELS, *shape[1:3])

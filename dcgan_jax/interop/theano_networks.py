@@ -21,7 +21,7 @@ import numpy as np
 from dcgan_jax.interop.networks import Arrays, Networks, Variables, check_numbers, unexpected
 
 EXPECTED = (
-    "g0 (z, units), g1, g2 (units), then kernel, gain, bias of each layer, last a kernel of 1 or 3 channels; d0, a "
+    "g0 (z, units), g1, g2 (units), then kernel, gain, bias of each layer, last a kernel of 1, 3 or 4 channels; d0, a "
     "kernel, then kernel, gain, bias of each layer, last (units, 1)"
 )
 
@@ -94,7 +94,7 @@ def _mistake(
     side = math.isqrt(project.shape[1] // kernels[0].shape[0])
     if project.shape[1] != kernels[0].shape[0] * side**2:
         return f"the {project.shape[1]} units of g0 are no square map of {kernels[0].shape[0]} channels"
-    if kernels[-1].shape[1] not in (1, 3):
+    if kernels[-1].shape[1] not in (1, 3, 4):
         return f"the generator ends in {kernels[-1].shape[1]} channels"
     # All other shapes follow from these.
     widths = [kernel.shape[0] for kernel in kernels] + [kernels[-1].shape[1]]

@@ -29,7 +29,7 @@ from dcgan_jax.runtime.errors import UserError
 
 # PyTorch's defaults, which are not in a state dict. PyTorch's momentum, 0.1, is the weight of the new value.
 EPSILON, MOMENTUM = 1e-5, 0.9
-CHANNELS = (1, 3)  # of images
+CHANNELS = (1, 3, 4)  # of images
 # The axis of a kernel's outputs: of Conv2d and Linear, and of ConvTranspose2d.
 OUTPUTS_FIRST, OUTPUTS_SECOND = 0, 1
 
@@ -171,7 +171,7 @@ def _fields(layers: list[Layer], axis: int) -> Tree:
     """The fields that follow from the strided layers' shapes, from the image inwards. axis: of outputs."""
     channels, k = layers[0].shape[1], layers[0].shape[-1]
     if channels not in CHANNELS:
-        raise layers[0].misfit("weight", "a convolution next to images of 1 or 3 channels")
+        raise layers[0].misfit("weight", "a convolution next to images of 1, 3 or 4 channels")
     outer, features = channels, []
     for layer in layers:
         inner = layer.shape[0]

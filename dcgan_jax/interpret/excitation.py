@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array
 
 from dcgan_jax import models
+from dcgan_jax.data.images import visible
 from dcgan_jax.inference import TrainedGAN, maps_of
 from dcgan_jax.interpret import receptive
 from dcgan_jax.interpret.pictures import Figure, Row
@@ -97,7 +98,7 @@ def figure(gan: TrainedGAN, images: np.ndarray, layer: int, which: str, count: i
     rows = []
     for feature in select(highest, which, count):
         positions = zip(highest.images[feature], highest.rows[feature], highest.columns[feature], strict=True)
-        patches = [receptive.patch(np.asarray(images[i]), row, column, field) for i, row, column in positions]
+        patches = [receptive.patch(visible(np.asarray(images[i])), row, column, field) for i, row, column in positions]
         rows.append(Row(f"feature {feature}", np.stack(patches), tuple(f"{v:.2f}" for v in highest.values[feature])))
     text = (
         f"The patches of {len(images)} training images that excite features of the discriminator's convolution {layer} "

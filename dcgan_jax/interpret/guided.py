@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from dcgan_jax import models
+from dcgan_jax.data.images import visible
 from dcgan_jax.inference import TrainedGAN, maps_of, untrained
 from dcgan_jax.interpret import receptive
 from dcgan_jax.interpret.excitation import PATCHES, Peaks, peaks, select
@@ -62,7 +63,11 @@ def backpropagate(
 
 
 def to_picture(gradient: np.ndarray) -> np.ndarray:
-    """A gradient [H, W, C] as a uint8 picture: zero is grey (128), the largest absolute value is 1 or 255."""
+    """A gradient [H, W, C] as a uint8 picture: zero is grey (128), the largest absolute value is 1 or 255.
+
+    Of 2 channels the first is shown, of more than 3 the first three.
+    """
+    gradient = gradient[..., : 1 if gradient.shape[-1] == 2 else 3]
     largest = max(float(np.abs(gradient).max()), 1e-30)
     return np.rint(128 + 127 * gradient / largest).astype(np.uint8)
 
@@ -104,6 +109,6 @@ def _gradients_beside_patches(
         [
             receptive.patch(picture, row, column, field)
             for image, gradient, row, column in zip(chosen, gradients, rows, columns, strict=True)
-            for picture in (to_picture(gradient), image)
+            for picture in (to_picture(gradient), visible(image))
         ]
     )

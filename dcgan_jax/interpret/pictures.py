@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from dcgan_jax.data.images import visible
+
 GAP = 2  # pixels between images
 DPI = 100
 LINE_INCHES = 0.19  # height of a line of the caption
@@ -73,7 +75,7 @@ def draw(rows: list[Row], caption: str, file: Path, *, zoom: int = 0, gaps: tupl
 def animate(frames: np.ndarray, file: Path, *, zoom: int = 0, milliseconds: int = 60) -> Path:
     """Writes images uint8 [N, H, W, C] as a GIF that repeats forever."""
     zoom = zoom or max(1, math.ceil(128 / frames.shape[1]))
-    pictures = [Image.fromarray(_to_rgb(_enlarge(frame, zoom))) for frame in frames]
+    pictures = [Image.fromarray(_enlarge(_to_rgb(frame), zoom)) for frame in frames]
     file.parent.mkdir(parents=True, exist_ok=True)
     pictures[0].save(file, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
     return file
@@ -85,7 +87,7 @@ def _strip(images: np.ndarray, zoom: int, gaps: tuple[int, ...]) -> np.ndarray:
     canvas = np.full((height * zoom, _left_edge(count - 1, width, zoom, gaps) + width * zoom, 3), 255, np.uint8)
     for i, image in enumerate(images):
         left = _left_edge(i, width, zoom, gaps)
-        canvas[:, left : left + width * zoom] = _to_rgb(_enlarge(image, zoom))
+        canvas[:, left : left + width * zoom] = _enlarge(_to_rgb(image), zoom)
     return canvas
 
 
@@ -98,4 +100,5 @@ def _enlarge(image: np.ndarray, zoom: int) -> np.ndarray:
 
 
 def _to_rgb(image: np.ndarray) -> np.ndarray:
-    return image if image.shape[-1] == 3 else image.repeat(3, -1)
+    shown = visible(image)
+    return shown if shown.shape[-1] == 3 else shown.repeat(3, -1)

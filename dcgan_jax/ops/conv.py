@@ -12,9 +12,11 @@ They form a closed set: the derivatives of each, of any order, are the other two
 gradient, also of a gradient penalty, runs as one of three fast kernels. What automatic differentiation makes of the
 weights of a transposed convolution is an order of magnitude slower on CPU (`benchmarks/layers.py`).
 
-Each of the three has more than one exact formulation. Accelerators run XLA's convolution; a CPU runs Winograd's form of
-it (`dcgan_jax.ops.winograd`) if that saves work, and the weight gradient of few channels as one matrix product, of the
-patches that the kernel sees. Under `vmap` over networks, accelerators run all three as such products.
+Each of the three has more than one exact formulation (`dcgan_jax.ops.formulations`). A CPU runs Winograd's form if that
+saves work, and the weight gradient of few channels as one matrix product, of the patches that the kernel sees. An
+NVIDIA GPU runs XLA's convolution, except where `ON_CUDA` below says otherwise; other accelerators run XLA's. Under
+`vmap` over networks, accelerators run all three as products of patches. With the environment variable DCGAN_CONV=plain
+every device runs XLA's convolution, to compare.
 
 Shapes: images [B, H, W, I], kernel [k, k, I, O], maps [B, H/stride, W/stride, O]; note that conv_transpose maps the
 kernel's *last* axis to the one before it. Padding is symmetric, (k - stride) / 2 rounded up on each side, as in the
@@ -22,7 +24,10 @@ paper's code; XLA's 'SAME' is not that for odd kernels with stride 2.
 """
 
 import functools
+import math
+import os
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,30 +35,45 @@ from jax import Array, lax
 
 from dcgan_jax.ops import winograd
 from dcgan_jax.ops.dtypes import at_least_float32
+from dcgan_jax.ops.formulations import ALIGNMENT, DIMENSIONS, FORMULATIONS, padding
+from dcgan_jax.runtime.errors import UserError
+
+__all__ = ["DIMENSIONS", "conv", "conv_of_constant_maps", "conv_transpose", "padding"]
 
 # With fewer channels a CPU gains nothing from Winograd's transforms, measured by `benchmarks/layers.py`.
 MIN_WINOGRAD_CHANNELS = 16
-DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
-Formulation = Callable[[Array, Array], Array]
+# What an NVIDIA GPU runs in place of XLA's convolution, by function and situation (`situation`). Beside it, what that
+# gained: milliseconds of the plain form and of this one on an H200, for the LSUN network at batch 512 in bfloat16 by
+# `benchmarks/formulations.py`. A line that is taken out gives the plain form back.
+ON_CUDA = {
+    # function, situation: formulation
+    ("kernel_gradient", "small maps"): "space_to_depth",  # 1.60, 0.49
+    ("conv_transpose", "small maps"): "space_to_depth",  # 3.61, 0.44
+    ("conv", "small maps"): "patches",  # not measured: no layer of the paper's 64x64 network is such
+    ("kernel_gradient", "few channels"): "space_to_depth",  # 0.182, 0.159
+    ("conv_transpose", "few channels"): "space_to_depth",  # 0.577, 0.190
+    ("conv", "few channels"): "space_to_depth",  # 0.338, 0.118
+}
+
+# Every function and layer runs XLA's convolution on every device if this variable is 'plain'.
+SWITCH = "DCGAN_CONV"
 
 
-def padding(kernel_size: int, stride: int) -> int:
-    """Pixels of padding on each side: (kernel_size - stride) / 2, rounded up."""
-    return (kernel_size - stride + 1) // 2
+class Layer(NamedTuple):
+    """What the choice of a formulation depends on."""
+
+    kernel_shape: tuple[int, ...]  # (k, k, I, O)
+    stride: int
+    sides: tuple[int, ...]  # height and width of the maps
+    dtype: jnp.dtype
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(images: Array, kernel: Array, stride: int) -> Array:
     """Strided convolution: images [B, H, W, I], kernel [k, k, I, O] -> maps [B, H/stride, W/stride, O]."""
-
-    def by_winograd(images: Array, kernel: Array) -> Array:
-        return winograd.conv(images, kernel, padding(kernel.shape[0], stride))
-
-    plain = functools.partial(_plain_conv, stride=stride)
-    by_patches = functools.partial(_patches_conv, stride=stride)
-    on_cpu = by_winograd if _suits_winograd(kernel.shape, stride) else plain
-    return _choose(plain, by_patches, on_cpu, images, kernel)
+    sides = tuple(side // stride for side in images.shape[1:3])
+    return _choose("conv", Layer(kernel.shape, stride, sides, images.dtype), images, kernel)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -62,14 +82,7 @@ def conv_transpose(maps: Array, kernel: Array, stride: int) -> Array:
 
     maps [B, H, W, O], kernel [k, k, I, O] -> images [B, H * stride, W * stride, I].
     """
-
-    def by_winograd(maps: Array, kernel: Array) -> Array:
-        return winograd.conv_transpose(maps, kernel, padding(kernel.shape[0], stride))
-
-    plain = functools.partial(_plain_conv_transpose, stride=stride)
-    by_patches = functools.partial(_patches_conv_transpose, stride=stride)
-    on_cpu = by_winograd if _suits_winograd(kernel.shape, stride) else plain
-    return _choose(plain, by_patches, on_cpu, maps, kernel)
+    return _choose("conv_transpose", Layer(kernel.shape, stride, maps.shape[1:3], maps.dtype), maps, kernel)
 
 
 def conv_of_constant_maps(
@@ -92,48 +105,90 @@ def conv_of_constant_maps(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _kernel_gradient(images: Array, maps: Array, stride: int, kernel_size: int) -> Array:
     """Gradient of <conv(images, kernel), maps> with respect to the kernel: [k, k, I, O]."""
-
-    def by_winograd(images: Array, maps: Array) -> Array:
-        return winograd.kernel_gradient(images, maps, kernel_size, padding(kernel_size, stride))
-
-    plain = functools.partial(_plain_kernel_gradient, stride=stride, kernel_size=kernel_size)
-    by_patches = functools.partial(_patches_kernel_gradient, stride=stride, kernel_size=kernel_size)
     shape = (kernel_size, kernel_size, images.shape[-1], maps.shape[-1])
-    on_cpu = (
-        by_winograd
-        if _suits_winograd(shape, stride)
-        else by_patches
-        if images.shape[-1] < MIN_WINOGRAD_CHANNELS
-        else plain
-    )
-    return _choose(plain, by_patches, on_cpu, images, maps)
+    return _choose("kernel_gradient", Layer(shape, stride, maps.shape[1:3], maps.dtype), images, maps)
 
 
-def _choose(plain: Formulation, by_patches: Formulation, on_cpu: Formulation, *arrays: Array) -> Array:
+def _choose(function: str, layer: Layer, *arrays: Array) -> Array:
     """Runs the formulation for the platform that the program is compiled for."""
+    plain, by_patches = _form("plain", function, layer), _form("patches", function, layer)
+    cpu, cuda = on_cpu(function, layer), on_cuda(function, layer)
 
     def in_float32(*arrays: Array) -> Array:
         # XLA's CPU code for half precision is slower than single, and sums worse.
         dtype = jnp.result_type(*arrays)
         wide = at_least_float32(dtype)
-        return on_cpu(*(x.astype(wide) for x in arrays)).astype(dtype)
+        return _form(cpu, function, layer)(*(x.astype(wide) for x in arrays)).astype(dtype)
 
+    others = {}
+    if cpu != "plain" or jnp.result_type(*arrays) not in (jnp.float32, jnp.float64):
+        others["cpu"] = in_float32
+    if cuda != "plain":
+        others["cuda"] = _or_by_patches(_form(cuda, function, layer), by_patches)
     default = _or_by_patches(plain, by_patches)
-    if on_cpu is plain and jnp.result_type(*arrays) in (jnp.float32, jnp.float64):
-        return default(*arrays)
-    return lax.platform_dependent(*arrays, cpu=in_float32, default=default)
+    return lax.platform_dependent(*arrays, **others, default=default) if others else default(*arrays)
 
 
-def _or_by_patches(plain: Formulation, by_patches: Formulation) -> Callable:
-    """`plain`; but `by_patches` under `vmap` over both arrays, as when several networks train at once.
+def _form(name: str, function: str, layer: Layer) -> Callable[..., Array]:
+    """A formulation of one of the three functions, of its two arrays."""
+    static = (layer.stride, layer.kernel_shape[0]) if function == "kernel_gradient" else (layer.stride,)
+
+    def form(*arrays: Array) -> Array:
+        return getattr(FORMULATIONS[name], function)(*arrays, *static)
+
+    return form
+
+
+def on_cpu(function: str, layer: Layer) -> str:
+    """The name of the formulation that a CPU runs."""
+    if _switched_off():
+        return "plain"
+    if _suits_winograd(layer.kernel_shape, layer.stride):
+        return "winograd"
+    few = layer.kernel_shape[2] < MIN_WINOGRAD_CHANNELS
+    return "patches" if function == "kernel_gradient" and few else "plain"
+
+
+def on_cuda(function: str, layer: Layer) -> str:
+    """The name of the formulation that an NVIDIA GPU runs."""
+    return "plain" if _switched_off() else ON_CUDA.get((function, situation(function, layer)), "plain")
+
+
+def situation(function: str, layer: Layer) -> str:
+    """In which of the situations of `ON_CUDA` a function of a layer is; '' is none of them.
+
+    small maps: XLA takes what is not a forward convolution for one. It tells a weight gradient by a window, the maps,
+        that is larger than the result, the kernel, along one side (conv_kind_assignment.cc); and of a convolution whose
+        arrays have fewer positions than its kernel it swaps the two first (algebraic_simplifier.cc). Both then run as
+        forward convolutions of 7x7 windows, in which strides have become zeros.
+    few channels: cuDNN's kernels for tensor cores read channels of half precision eight at a time. XLA adds zeros for
+        the missing ones in float16, not in bfloat16.
+    """
+    size, _, channels, _ = layer.kernel_shape
+    positions = math.prod(layer.sides) * (layer.stride**2 if function == "conv" else 1)
+    small = max(layer.sides) <= size if function == "kernel_gradient" else positions < size**2
+    if small:
+        return "small maps"
+    return "few channels" if layer.dtype.itemsize < 4 and channels < ALIGNMENT else ""
+
+
+def _switched_off() -> bool:
+    value = os.environ.get(SWITCH, "")
+    if value not in ("", "plain"):
+        raise UserError(f"{SWITCH}: found {value!r} in the environment, expected 'plain' or nothing")
+    return value == "plain"
+
+
+def _or_by_patches(alone: Callable[..., Array], by_patches: Callable[..., Array]) -> Callable[..., Array]:
+    """`alone`; but `by_patches` under `vmap` over both arrays, as when several networks train at once.
 
     XLA would make one convolution with a group for each network of it, which is slow on GPUs.
     """
-    function = jax.custom_batching.custom_vmap(plain)
+    function = jax.custom_batching.custom_vmap(alone)
 
     @function.def_vmap
     def rule(axis_size: int, in_batched: list[bool], *arrays: Array) -> tuple[Array, bool]:
-        each = by_patches if all(in_batched) else plain
+        each = by_patches if all(in_batched) else alone
         axes = tuple(0 if batched else None for batched in in_batched)
         return jax.vmap(each, axes, axis_size=axis_size)(*arrays), True
 
@@ -143,54 +198,6 @@ def _or_by_patches(plain: Formulation, by_patches: Formulation) -> Callable:
 def _suits_winograd(kernel_shape: tuple[int, ...], stride: int) -> bool:
     """Whether products outweigh the transforms: with enough channels on both sides (`benchmarks/layers.py`)."""
     return stride == 2 and kernel_shape[0] in winograd.KERNEL_SIZES and min(kernel_shape[2:]) >= MIN_WINOGRAD_CHANNELS
-
-
-def _plain_conv(images: Array, kernel: Array, stride: int) -> Array:
-    """XLA's convolution, of which JAX knows the transposes."""
-    pad = padding(kernel.shape[0], stride)
-    return lax.conv_general_dilated(images, kernel, (stride, stride), [(pad, pad)] * 2, dimension_numbers=DIMENSIONS)
-
-
-def _plain_conv_transpose(maps: Array, kernel: Array, stride: int) -> Array:
-    batch, height, width, _ = maps.shape
-    shape = (batch, height * stride, width * stride, kernel.shape[2])
-    images = jax.ShapeDtypeStruct(shape, maps.dtype)
-    return jax.linear_transpose(lambda x: _plain_conv(x, kernel, stride), images)(maps)[0]
-
-
-def _plain_kernel_gradient(images: Array, maps: Array, stride: int, kernel_size: int) -> Array:
-    shape = (kernel_size, kernel_size, images.shape[-1], maps.shape[-1])
-    kernel = jax.ShapeDtypeStruct(shape, images.dtype)
-    return jax.linear_transpose(lambda w: _plain_conv(images, w, stride), kernel)(maps)[0]
-
-
-def _patches(images: Array, stride: int, kernel_size: int) -> Array:
-    """What the kernel sees at each position: [B, H/stride, W/stride, k * k * I]."""
-    height, width = (side // stride for side in images.shape[1:3])
-    pad = padding(kernel_size, stride)
-    images = jnp.pad(images, ((0, 0), (pad, pad + stride), (pad, pad + stride), (0, 0)))
-
-    def seen_by(y: int, x: int) -> Array:
-        return images[:, y : y + height * stride : stride, x : x + width * stride : stride]
-
-    return jnp.concatenate([seen_by(y, x) for y in range(kernel_size) for x in range(kernel_size)], axis=-1)
-
-
-def _patches_conv(images: Array, kernel: Array, stride: int) -> Array:
-    return _patches(images, stride, kernel.shape[0]) @ kernel.reshape(-1, kernel.shape[-1])
-
-
-def _patches_conv_transpose(maps: Array, kernel: Array, stride: int) -> Array:
-    batch, height, width, _ = maps.shape
-    images = jax.ShapeDtypeStruct((batch, height * stride, width * stride, kernel.shape[2]), maps.dtype)
-    spread = jax.linear_transpose(lambda x: _patches(x, stride, kernel.shape[0]), images)
-    return spread(maps @ kernel.reshape(-1, kernel.shape[-1]).T)[0]
-
-
-def _patches_kernel_gradient(images: Array, maps: Array, stride: int, kernel_size: int) -> Array:
-    patches = _patches(images, stride, kernel_size)
-    gradient = patches.reshape(-1, patches.shape[-1]).T @ maps.reshape(-1, maps.shape[-1])
-    return gradient.reshape(kernel_size, kernel_size, images.shape[-1], maps.shape[-1])
 
 
 def _conv_forward(images, kernel, stride):

@@ -99,7 +99,7 @@ def _check_measures(config: ConfigDict) -> None:
     known = ["quality", *METRICS, *(name for spec in specs for name in spec.result_names)]
     if config.best_metric and config.best_metric not in known:
         raise UserError(f"config.best_metric: found {config.best_metric!r}, expected one of {', '.join(known)}")
-    extractors.find_weights(config.eval_features, config.inception_weights)
+    extractors.find_weights(config.eval_features, config.inception_weights, config.channels)
 
 
 def _evaluator(config: ConfigDict) -> Evaluator | None:

@@ -27,6 +27,7 @@ MAX_KINDS = 12  # of files that are left out, in the line about them
 ADVICE = (
     dict.fromkeys((".heic", ".heif", ".hif"), "install the extra heic: pip install --editable '.[heic]'")
     | dict.fromkeys((".avif", ".jp2", ".j2k", ".jpx"), "install a newer Pillow, which reads them")
+    | dict.fromkeys((".npy", ".npz"), "arrays, which config.data.source=array takes")
     | dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".xz", ".rar", ".7z"), "unpack them")
 )
 
@@ -52,7 +53,7 @@ def open_source(config: ConfigDict) -> Source:
     path = _source_path(config.data.path)
     tree = open_tree(path)
     files = _sort(tree)
-    left_out = _counted(kind for _, kind in files.left_out)
+    left_out = counted(kind for _, kind in files.left_out)
     if not files.images:
         raise UserError(
             f"config.data.path: {config.data.path!r} holds no image, expected files such as .jpg or .png at any depth"
@@ -101,11 +102,8 @@ def held_out(config: ConfigDict) -> tuple[str, str] | None:
     They lie in a folder beside one called 'train', or in the same folder or archive as a training split.
     """
     path = local_path(config.data.path, "config.data.path")
-    for split in ("test", "val") if layout.split_of(path.name) == "train" else ():
-        for name in layout.SPLITS[split]:
-            for beside in (path.with_name(spelt) for spelt in (name, name.title(), name.upper())):
-                if beside.is_dir():
-                    return str(beside), split
+    if found_beside := beside(path):
+        return found_beside
     if not config.data.path or not path.exists():
         return None
     found = layout.splits([name for name in open_tree(_source_path(config.data.path)).names if _may_be_image(name)])
@@ -113,6 +111,16 @@ def held_out(config: ConfigDict) -> tuple[str, str] | None:
     if taken not in found:
         return None
     return next(((config.data.path, split) for split in ("test", "val") if split in found and split != taken), None)
+
+
+def beside(path: Path) -> tuple[str, str] | None:
+    """The folder, and the split, of held-out images beside a folder called 'train'; None if there is none."""
+    for split in ("test", "val") if layout.split_of(path.name) == "train" else ():
+        for name in layout.SPLITS[split]:
+            for found in (path.with_name(spelt) for spelt in (name, name.title(), name.upper())):
+                if found.is_dir():
+                    return str(found), split
+    return None
 
 
 def _source_path(name: str) -> Path:
@@ -138,6 +146,11 @@ def _source_path(name: str) -> Path:
             f"config.data.path: {name!r} cannot be read ({error.strerror}); make it readable (chmod u+r), or pass "
             "another --config.data.path"
         ) from error
+    if path.suffix.lower() in (".npy", ".npz"):
+        raise UserError(
+            f"config.data.path: {name!r} holds arrays, expected a folder of images, a zip or a tar; pass "
+            f"--config.data.source=array --config.data.path={name}"
+        )
     if not is_archive(path):
         raise UserError(f"config.data.path: {name!r} {_not_an_archive(path, head)}")
     return path
@@ -195,7 +208,7 @@ def _kind_left_out(tree: Tree, name: str) -> str:
         return NO_ENDING
 
 
-def _counted(kinds: Iterable[str]) -> str:
+def counted(kinds: Iterable[str]) -> str:
     """'4 .heic (install ...), 2 without an ending' for these kinds of files."""
     counts = Counter(kinds).most_common()
     shown = [f"{count} {kind}" + (f" ({ADVICE[kind]})" if kind in ADVICE else "") for kind, count in counts[:MAX_KINDS]]

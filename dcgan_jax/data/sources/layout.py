@@ -112,7 +112,7 @@ def by_folders(names: list[str]) -> Classes:
     few = len(strays) <= max(MAX_STRAYS, len(names) // 100) and 2 * len(strays) < len(names)
     if strays and (sharded or not few):
         return Classes(names)
-    classes = sorted(folders, key=_by_number)
+    classes = sorted(folders, key=by_number)
     rank = {folder: i for i, folder in enumerate(classes)}
     kept = [name for name in names if len(parts(name)) > level + 1] if strays else names
     labels = np.fromiter((rank[parts(name)[level]] for name in kept), np.int32, len(kept))
@@ -130,7 +130,8 @@ def _levels(names: Sequence[str]) -> list[list[str]]:
     return levels
 
 
-def _by_number(folder: str) -> tuple[bool, int, str]:
+def by_number(folder: str) -> tuple[bool, int, str]:
+    """The key to sort names of classes by: numbers in their order, then names."""
     number = folder.isdecimal()
     return not number, int(folder) if number else 0, folder
 

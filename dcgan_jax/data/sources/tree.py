@@ -119,7 +119,8 @@ def _check_member_name(archive: Path, name: str) -> None:
         )
 
 
-def _check_member_size(size: int) -> None:
+def check_member_size(size: int) -> None:
+    """Raises OSError or ValueError for a file in an archive that is empty, or too large to be held in memory."""
     if size == 0:
         raise OSError("empty file")
     if size > MAX_MEMBER_BYTES:
@@ -141,7 +142,7 @@ def _zip(path: Path) -> Tree:
 
     def open_member(name: str) -> BytesIO:
         member = members[name]
-        _check_member_size(member.file_size)
+        check_member_size(member.file_size)
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"compressed by method {member.compress_type}, expected stored or deflated")
         with archive.open(member) as file:
@@ -151,7 +152,7 @@ def _zip(path: Path) -> Tree:
 
 
 def _tar(path: Path) -> Tree:
-    places, skipped = _tar_places(path)
+    places, skipped = tar_places(path)
     if skipped:
         log.warning("%s: %d links and other members that are not files are left out", path, skipped)
     per_thread = threading.local()
@@ -160,7 +161,7 @@ def _tar(path: Path) -> Tree:
         if not hasattr(per_thread, "file"):  # each thread has its own position in the file
             per_thread.file = tarfile.open(path).fileobj  # noqa: SIM115
         offset, size = places[name]
-        _check_member_size(size)
+        check_member_size(size)
         per_thread.file.seek(offset)
         return BytesIO(per_thread.file.read(size))
 
@@ -168,8 +169,11 @@ def _tar(path: Path) -> Tree:
     return Tree(sorted(places, key=lambda name: places[name][0]), open_member)
 
 
-def _tar_places(path: Path) -> tuple[dict[str, tuple[int, int]], int]:
-    """The offset and size of each file in a tar archive, and the number of members that are neither file nor folder."""
+def tar_places(path: Path) -> tuple[dict[str, tuple[int, int]], int]:
+    """The offset and size of each file in a tar archive, and the number of members that are neither file nor folder.
+
+    Raises UserError if it cannot be read, or if a name leads out of it.
+    """
     places: dict[str, tuple[int, int]] = {}
     skipped = 0
     try:
