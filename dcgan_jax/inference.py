@@ -19,7 +19,7 @@ from dcgan_jax.config import default_config, validate
 from dcgan_jax.ops.batch_norm import RECOMPUTE_BATCH, recompute_statistics, statistics_of_images
 from dcgan_jax.ops.chunks import map_chunks
 from dcgan_jax.ops.pixels import to_uint8, to_unit_range
-from dcgan_jax.run import checkpoint
+from dcgan_jax.run import places
 from dcgan_jax.runtime import compile_cache
 from dcgan_jax.runtime.errors import UserError
 
@@ -103,7 +103,7 @@ def _max_pool(maps: Array) -> Array:
 
 
 class TrainedGAN:
-    """A generator (its moving average) and a discriminator after training, on the default device.
+    """A generator (its moving average) and a discriminator, if it is not alone, after training; on the default device.
 
     step: completed updates. config: the run's configuration. latent_dim: length of z. classes: the names of the
     labels of the images that it was trained on, () if they had none.
@@ -117,9 +117,17 @@ class TrainedGAN:
         self.step = int(state["step"])
         self.latent_dim: int = config.latent_dim
         self.generator, self.discriminator = models.from_config(config)
-        self.generator_variables, self.discriminator_variables = jax.device_put(
-            [{name: part for name, part in state[network].items() if name != "opt_state"} for network in NETWORKS]
+        used = [state.get(network, {}) for network in NETWORKS]
+        self.generator_variables, self._discriminator_variables = jax.device_put(
+            [{name: part for name, part in network.items() if name != "opt_state"} for network in used]
         )
+
+    @property
+    def discriminator_variables(self) -> Tree:
+        """The discriminator's 'params' and other collections. Raises UserError if the generator is alone."""
+        if not self._discriminator_variables:
+            raise UserError("discriminator: missing, as this is a generator alone; load the run that it is from")
+        return self._discriminator_variables
 
     def sample(self, count: int, seed: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
         """`count` images, uint8 [count, H, W, C]. Image i is a function of (seed, i, its label) alone.
@@ -197,7 +205,7 @@ class TrainedGAN:
         """
         fitted = copy.copy(self)
         stats = statistics_of_images(self.discriminator, self.discriminator_variables, images)
-        fitted.discriminator_variables = self.discriminator_variables | {"batch_stats": stats}
+        fitted._discriminator_variables = self.discriminator_variables | {"batch_stats": stats}
         return fitted
 
     def _images(self, to_z: Callable, inputs: np.ndarray, labels: np.ndarray | None, convert: Callable) -> np.ndarray:
@@ -255,12 +263,18 @@ def _in_chunks(run: Callable, inputs: np.ndarray, labels: np.ndarray | None) -> 
 def load(workdir: str | Path, step: int | str | None = None) -> TrainedGAN:
     """The GAN of a run, from its newest checkpoint; one CPU suffices, whatever trained it.
 
+    workdir: a run's directory; a folder that export_weights.py wrote with --format=safetensors or hub, or
+    hf://OWNER/NAME for such a one; or 'digits', the generator in this package. A folder of that name goes before it.
     step: of another checkpoint, or 'best' for the best one by the run's `quality` (`config.best_by`). It enables the
     persistent compilation cache (`compile_cache.enable`). Raises UserError if there is no such run or step, or nothing
     was measured.
     """
     compile_cache.enable()
-    tree, meta = checkpoint.read(workdir, step)
+    return from_tree(*places.read(workdir, step), workdir)
+
+
+def from_tree(tree: Tree, meta: dict[str, Any], workdir: str | Path) -> TrainedGAN:
+    """The GAN that `places.read` has read from `workdir`."""
     return TrainedGAN(configured(meta, workdir), tree, tuple((meta.get("data") or {}).get("classes") or ()))
 
 

@@ -76,11 +76,32 @@ def run_directory(workdir: str | None, example: str) -> Path:
     """
     if workdir is None:
         raise UserError(f"--workdir: missing, expected a run directory, such as {example}")
+    if _is_shared(workdir):
+        raise UserError(
+            f"--workdir: found {workdir!r}, expected a folder of yours, as results are written there: python "
+            f"launch/export_weights.py --format=hub --workdir={workdir} --out=FOLDER makes one of it"
+        )
     folder = writable_path(workdir, "--workdir")
     results = folder / "evaluation.jsonl"
     if results.exists() and not (results.is_file() and os.access(results, os.W_OK)):
         raise UserError(f"--workdir: {str(results)!r} cannot be written to, expected a file for results; move it away")
     return folder
+
+
+def output(out: str | None, workdir: str, *default: str) -> Path:
+    """Where a launcher writes: --out, or the default in the run directory.
+
+    Raises UserError if nothing can be written there, or networks that are not in a folder of the user's need an --out.
+    """
+    if out is None and _is_shared(workdir):
+        raise UserError(f"--out: missing, expected a path, as nothing is written into {workdir!r}")
+    return writable_path(out or Path(workdir).joinpath(*default), "--out")
+
+
+def _is_shared(workdir: str) -> bool:
+    from dcgan_jax.run import places  # imports JAX
+
+    return places.is_shared(workdir)
 
 
 class StepParser(flags.ArgumentParser):

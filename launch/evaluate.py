@@ -130,7 +130,7 @@ def print_results(lines: list[dict]) -> None:
 
 
 def _steps(workdir: Path, newest: "TrainedGAN") -> list[int]:
-    from dcgan_jax.run import checkpoint
+    from dcgan_jax.run import checkpoint, places
     from dcgan_jax.runtime.multihost import gather
 
     if STEP.value is None:
@@ -139,7 +139,7 @@ def _steps(workdir: Path, newest: "TrainedGAN") -> list[int]:
         # Alike on all processes; the newest is loaded, even if a run that is training has removed it meanwhile.
         return json.loads(gather(json.dumps(sorted({*checkpoint.steps(workdir), newest.step})))[0])
     if STEP.value == "best":
-        return [int(checkpoint.read(workdir, "best")[0]["step"])]
+        return [int(places.read(workdir, "best")[0]["step"])]
     if not STEP.value.isdecimal():
         raise UserError(f"--step: found {STEP.value!r}, expected a checkpoint's step, 'best' or 'all'")
     return [int(STEP.value)]

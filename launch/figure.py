@@ -22,7 +22,7 @@ import image_sets
 import numpy as np
 from absl import flags
 
-from dcgan_jax.runtime.errors import UserError, local_path, writable_path
+from dcgan_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from dcgan_jax.inference import TrainedGAN
@@ -81,7 +81,7 @@ def main(name: str) -> None:
     chosen = _label(gan)
     if not 0 <= NOISE.value <= MAX_NOISE:
         raise UserError(f"--noise: found {NOISE.value:g}, expected a number from 0 to {MAX_NOISE}")
-    folder = writable_path(OUT.value or Path(WORKDIR.value) / "figures", "--out")
+    folder = cli.output(OUT.value, WORKDIR.value, "figures")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out: {str(folder)!r} is a file, expected a folder; pass another --out")
     label = "" if chosen is None else f"label {chosen}"
@@ -93,7 +93,7 @@ def main(name: str) -> None:
     figures = make()
     _refuse_existing(files)  # again: the computation may have taken minutes
     for each, figure in zip(names, figures, strict=True):
-        caption = f"{figure.text}\n{local_path(WORKDIR.value, '--workdir').resolve().name}, {origin}"
+        caption = f"{figure.text}\n{Path(WORKDIR.value).expanduser().resolve().name}, {origin}"
         print(pictures.draw(figure.rows, caption, folder / f"{each}{ending}.png", gaps=figure.gaps))
         if figure.frames is not None:
             print(pictures.animate(figure.frames, folder / f"{each}{ending}.gif"))

@@ -34,7 +34,7 @@ BLOCK = 8192  # samples made at a time
 
 def main() -> None:
     from dcgan_jax.inference import load
-    from dcgan_jax.run import checkpoint
+    from dcgan_jax.run import places
     from dcgan_jax.runtime import malloc
     from dcgan_jax.runtime.versions import versions
 
@@ -50,7 +50,7 @@ def main() -> None:
     num_classes = gan.config.num_classes
     train = image_sets.open_training(gan.config) if REAL.value else None
     test = image_sets.open_test(gan.config)
-    _check_labels(train, test, num_classes, checkpoint.read(workdir, gan.step)[1]["data"])
+    _check_labels(train, test, num_classes, places.read(workdir, gan.step)[1]["data"])
     shared = {"seed": SEED.value, "versions": versions()}
     if train is not None:
         wanted = {min(count, len(train.images)) for count in [*counts, len(train.images)]}

@@ -5,7 +5,6 @@ one file with the array `images`, uint8 [N, H, W, C]. Image i depends on the see
 """
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cli
@@ -13,7 +12,7 @@ import numpy as np
 from absl import flags
 from PIL import Image
 
-from dcgan_jax.runtime.errors import UserError, writable_path
+from dcgan_jax.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from dcgan_jax.inference import TrainedGAN
@@ -51,7 +50,7 @@ def main() -> None:
     chosen = _labels(gan)
     labels = f"_labels_{'-'.join(map(str, chosen))}" if chosen else ""
     name = f"step_{gan.step:08d}_seed_{SEED.value}_num_{NUM.value}{labels}{ending}"
-    out = writable_path(OUT.value or Path(WORKDIR.value) / "generated" / name, "--out")
+    out = cli.output(OUT.value, WORKDIR.value, "generated", name)
     if out.exists():
         raise UserError(f"--out: {str(out)!r} exists, expected a new name; pass another --out, or remove it")
 

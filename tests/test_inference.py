@@ -121,6 +121,8 @@ def test_loading_imports_no_tensorflow_and_the_package_imports_nothing(straight_
     script = f"""
 import sys, dcgan_jax
 assert not {{"jax", "flax", "numpy"}} & sys.modules.keys(), "importing the package must cost nothing"
+dcgan_jax.load("digits")
+assert "orbax" not in sys.modules, "weights need no checkpoints"
 image = dcgan_jax.load({str(straight_run)!r}).sample(1, seed=0)
 print(sorted({{"tensorflow", "tensorflow_datasets", "sklearn", "tensorboardX"}} & sys.modules.keys()), image.shape)
 """

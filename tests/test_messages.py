@@ -18,7 +18,8 @@ OF_ONE_FUNCTION = {
     ("evaluation.evaluate", "features"),
     ("evaluation.inception_weights", "file"),  # renamed there
     ("interop.torch_file", "file"),  # renamed by inception_weights
-    ("interop.safetensors_file", "file"),  # imports
+    ("cli", "out"),  # output
+    ("interop.state_dicts", "file"),  # imports
     ("interop.torch_networks", "file"),
     ("interop.torch_networks", "key"),
     ("interop.torch_networks", "workdir"),  # exports

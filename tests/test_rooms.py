@@ -16,7 +16,7 @@ LEVELS = [
     {"config"},
     {"models", "losses", "data", "optimizers"},
     {"state"},
-    {"steps", "run.checkpoint"},
+    {"steps", "run.checkpoint", "run.places", "run.weights"},
     {"inference"},
     {"interop"},
     {"evaluation"},
@@ -85,9 +85,14 @@ def test_each_library_has_one_room():
     assert users_of("orbax") == {"dcgan_jax/run/checkpoint.py"}
     assert users_of("absl.flags") == {path.relative_to(ROOT).as_posix() for path in (ROOT / "launch").glob("*.py")}
     assert users_of("tensorflow_datasets") == users_of("tensorflow") == {"dcgan_jax/data/sources/tfds.py"}
+    assert users_of("safetensors") == {"dcgan_jax/runtime/safetensors_file.py"}
+    assert users_of("onnx") == {"dcgan_jax/interop/onnx_file.py"}
     assert users_of("lmdb") == {"dcgan_jax/data/sources/lsun.py"}
     assert users_of("pyarrow") == {"dcgan_jax/data/sources/tables.py"}
-    assert users_of("huggingface_hub") == {"dcgan_jax/data/sources/hub.py"}
+    assert users_of("huggingface_hub") == {
+        "dcgan_jax/data/sources/hub.py",
+        "dcgan_jax/run/places.py",
+    }  # images, networks
     assert users_of("filelock") == {"dcgan_jax/runtime/files.py"}
     assert users_of("configs") == users_of("launch") == set()
 

@@ -4,7 +4,6 @@ What PyTorch computes is written down here in numpy.
 """
 
 import itertools
-import sys
 import zipfile
 
 import jax
@@ -13,8 +12,9 @@ import pytest
 from conftest import call
 
 from dcgan_jax import models
-from dcgan_jax.interop import imported, safetensors_file, state_dicts, torch_networks, torch_writer
+from dcgan_jax.interop import imported, state_dicts, torch_networks, torch_writer
 from dcgan_jax.interop.pickle_machine import Object
+from dcgan_jax.runtime import safetensors_file
 from dcgan_jax.runtime.errors import UserError
 
 LATENT_DIM, WIDTHS, CHANNELS = 3, (4, 2), 3  # images of 16x16
@@ -348,7 +348,6 @@ def test_a_key_may_be_any_prefix(tmp_path):
 
 
 def test_safetensors_are_read_and_written(tmp_path):
-    pytest.importorskip("safetensors")
     file = tmp_path / "netG.safetensors"
     deep = prefixed("netG.", renamed(PLAIN["G"], ["2", "9", "10", "11", "100"]))  # not the order of the alphabet
     safetensors_file.write(file, deep)
@@ -360,10 +359,3 @@ def test_safetensors_are_read_and_written(tmp_path):
     safetensors_file.write(tmp_path / "named.safetensors", renamed(PLAIN["G"], BY_LAYER["names without numbers"]))
     with pytest.raises(UserError, match="safetensors files do not keep the order of layers"):
         state_dicts.read([str(tmp_path / "named.safetensors")], [])
-
-
-def test_without_the_library_a_safetensors_file_is_told(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "safetensors", None)
-    (tmp_path / "file").write_bytes((2).to_bytes(8, "little") + b"{}")
-    with pytest.raises(UserError, match=r"safetensors: not installed.*pip install"):
-        state_dicts.read([str(tmp_path / "file")], [])

@@ -15,8 +15,9 @@ import pytest
 from conftest import ROOT, call, launch
 
 from dcgan_jax import inference, models
-from dcgan_jax.interop import safetensors_file, torch_export, torch_file, torch_layers, torch_networks, torch_writer
+from dcgan_jax.interop import torch_export, torch_file, torch_layers, torch_networks, torch_writer
 from dcgan_jax.run import checkpoint
+from dcgan_jax.runtime import safetensors_file
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import new_folder, unused_path
 
@@ -98,13 +99,12 @@ def test_there_and_back_is_the_same(golden, workdir, tmp_path):
 
 
 def test_safetensors_hold_the_same(golden, workdir, tmp_path):
-    pytest.importorskip("safetensors")
     done = call(
         "export_weights", "--format=torch", "--safetensors", f"--workdir={workdir}", f"--out={tmp_path / 'out'}"
     )
     assert done.returncode == 0, done.stderr
     for name in NETS:
-        exported = safetensors_file.read(tmp_path / "out" / f"{name}.safetensors")
+        exported = safetensors_file.read(tmp_path / "out" / f"{name}.safetensors", "--file")
         assert exported.keys() == golden[name].keys()
         np.testing.assert_array_equal(exported["main.0.weight"], golden[name]["main.0.weight"])
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dcgan_jax.interop import safetensors_file, torch_file, torch_layers
+from dcgan_jax.interop import torch_file, torch_layers
+from dcgan_jax.runtime import safetensors_file
 from dcgan_jax.runtime.errors import UserError, local_path
 
 # First parts of names that tell the networks in one state dict apart.
@@ -33,7 +34,7 @@ def read(files: list[str], keys: list[str]) -> dict[str, dict[str, Any]]:
     for file in files:
         path = local_path(file, "--file")
         safe = safetensors_file.is_one(path)
-        content = safetensors_file.read(path) if safe else torch_file.read(path)
+        content = safetensors_file.read(path, "--file") if safe else torch_file.read(path)
         chosen = {key: arrays for key in keys for arrays in [_named(content, key)] if arrays}
         missing -= chosen.keys()
         networks = chosen or find(content, file)

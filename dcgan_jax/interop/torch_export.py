@@ -18,6 +18,8 @@ def to_state_dicts(config: ConfigDict, tree: Tree, step: int) -> dict[str, Array
     features, strides = layers(config)
     side = [length // 2 ** len(strides) for length in config.image_size]
     _check_exportable(config, strides, side)
+    if "discriminator" not in tree:
+        raise UserError("--workdir: found a generator alone, expected both networks; export the run that it is from")
     count = np.asarray(step, np.int64)
 
     def norm(network: str, name: str) -> Arrays:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from dcgan_jax import state as states
 from dcgan_jax.config import flatten
 from dcgan_jax.fields import FIELDS, SECTIONS
-from dcgan_jax.run import checkpoint, trees
+from dcgan_jax.run import places, trees
 from dcgan_jax.runtime.errors import UserError, rename_fields
 from dcgan_jax.state import GANState
 
@@ -30,7 +30,10 @@ def networks(config: ConfigDict) -> Tree:
     if not config.init:
         return {}
     with rename_fields({"workdir": "config.init"}):
-        tree, meta = checkpoint.read(config.init)
+        tree, meta = places.read(config.init)
+        if "discriminator" not in tree:
+            raise UserError(f"workdir: {config.init!r} holds a generator alone, expected both networks of a run")
+    tree = {"generator": tree["ema"]} | tree  # a folder of weights has the average alone
     found = _without_optimizers(tree)
     expected = _without_optimizers(serialization.to_state_dict(states.abstract(config)))
     differing = trees.differences(found, expected)

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from dcgan_jax import config as configuration
 from dcgan_jax import data
 from dcgan_jax import state as states
-from dcgan_jax.run import checkpoint
+from dcgan_jax.run import checkpoint, weights
 from dcgan_jax.run.monitor import last_recorded_step
 from dcgan_jax.runtime import files
 from dcgan_jax.runtime.errors import TrainingError, UserError, writable_path
@@ -44,6 +44,11 @@ def claim(workdir: Path, config: ConfigDict, wait: float) -> Claim:
     for path in (workdir, workdir / "checkpoints"):
         if path.exists() and not path.is_dir():
             raise UserError(f"workdir: {str(path)!r} is a file, expected a folder; pass another --workdir")
+    if weights.is_one(workdir):
+        raise UserError(
+            f"workdir: {str(workdir)!r} holds exported weights, expected a run or a new folder; pass another "
+            f"--workdir, and --config.init={workdir} to start from these"
+        )
     writable_path(workdir / "checkpoints", "--workdir")
     for name in ("config.json", "metrics.jsonl"):
         if (workdir / name).is_dir():
