@@ -25,6 +25,7 @@ OF_ONE_FUNCTION = {
     ("runtime.command", "config"),  # of the command itself
     ("runtime.command", "FLAG"),
     ("runtime.command", "version"),
+    ("runtime.command", "workdir"),
     # Training tells what sample.py and others take.
     ("run.hooks", "step"),
     ("run.reporter", "step"),
