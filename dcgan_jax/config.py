@@ -11,7 +11,17 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from dcgan_jax.fields import FIELDS, GRADIENT_PENALTIES, INTERVALS, METRICS, check_value, default_of, defaults, one_of
+from dcgan_jax.fields import (
+    FIELDS,
+    GRADIENT_PENALTIES,
+    INTERVALS,
+    METRICS,
+    check_value,
+    default_of,
+    defaults,
+    flatten,
+    one_of,
+)
 from dcgan_jax.runtime.errors import UserError
 
 # Automatic layers stop halving the image before its shorter side falls below this: the paper's 4x4 maps.
@@ -201,17 +211,6 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         for name in names
         if old.get(name, missing) != new.get(name, missing)
     ]
-
-
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values by whole field names, such as 'data.path'; lists as tuples."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
-    return flat
 
 
 def _check_together(config: ConfigDict) -> None:

@@ -193,6 +193,17 @@ def defaults() -> dict[str, Any]:
     return nested
 
 
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by whole field names, such as 'data.path'; lists as tuples."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = tuple(value) if isinstance(value, list) else value  # JSON has no tuples
+    return flat
+
+
 def check_value(name: str, values: dict[str, Any]) -> None:
     """Raises UserError unless the value of this field, among all values by name, is there and allowed."""
     if name not in values:

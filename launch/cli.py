@@ -14,7 +14,7 @@ from typing import NoReturn
 from absl import flags
 
 from dcgan_jax.fields import help_text
-from dcgan_jax.runtime import streams
+from dcgan_jax.runtime import command, streams
 from dcgan_jax.runtime.errors import TrainingError, UserError, writable_path
 from dcgan_jax.runtime.signals import INTERRUPTED
 
@@ -27,28 +27,32 @@ def run(
     main: Callable[..., int | None],
     usage: str,
     *,
-    check: Callable[[list[str]], None] | None = None,
+    read: Callable[[list[str]], list[str]] | None = None,
     names: Sequence[str] = (),
 ) -> None:
     """Parses the flags, calls `main`, and exits with a code.
 
     0: done. 2: a mistake of the user's, printed in one line. 1: a failure of training, or a full disk. Otherwise: what
-    `main` returns. check: called with the arguments before absl parses them. names: one of them must be the first
-    argument, and is passed to `main`. Nobody needs to read what is printed: a closed stream changes no code.
+    `main` returns. read: checks the arguments before absl parses them, and returns those to parse. names: one of them
+    must be the first argument, and is passed to `main`. Nobody needs to read what is printed: a closed stream changes
+    no code.
     """
     streams.open_closed()
     streams.forgive_closed_pipes()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    to_stderr = logging.StreamHandler(sys.stderr)
+    to_stderr.setFormatter(_AsTyped())
+    logging.basicConfig(level=logging.WARNING, handlers=[to_stderr])
     logging.getLogger("dcgan_jax").setLevel(logging.INFO)
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):
             shared = [name for name in ("configuration", "image_sets", "processes") if name in sys.modules]
-            print(usage, flags.FLAGS.main_module_help(), *map(flags.FLAGS.module_help, shared), sep="\n")
+            texts = (usage, flags.FLAGS.main_module_help(), *map(flags.FLAGS.module_help, shared))
+            print(*map(command.as_typed, texts), sep="\n")
             if "configuration" in shared:
                 print(f"\nFields of a configuration, with their defaults:\n\n{help_text()}")
             sys.exit(0)
-        if check:
-            check(sys.argv[1:])
+        if read:
+            sys.argv[1:] = read(sys.argv[1:])
         rest = flags.FLAGS(sys.argv)[1:]
         chosen = [rest.pop(0)] if names and rest else []
         if names and (not chosen or chosen[0] not in names):
@@ -67,6 +71,11 @@ def run(
             _leave(error, FAILURE)
         traceback.print_exc()
         leave(FAILURE)
+
+
+class _AsTyped(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return command.as_typed(super().format(record))
 
 
 def run_directory(workdir: str | None, example: str) -> Path:
@@ -125,7 +134,7 @@ def is_count(text: str) -> bool:
 
 def _leave(error: BaseException, code: int) -> NoReturn:
     # absl's messages have several lines.
-    text = str(error).strip()
+    text = command.as_typed(str(error).strip())
     text = text if isinstance(error, (UserError, TrainingError)) else " ".join(text.split())
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     print(f"error: {line}", file=sys.stderr)

@@ -15,8 +15,8 @@ DATA = flags.DEFINE_string(
     "data",
     None,
     "training images: a name of tfds (cifar10, svhn_cropped), a folder or archive with a folder for each class, an idx "
-    "file or its folder, an .npy or .npz, a prepared set; by default those of the run. evaluate.py: only their new "
-    "place, if they moved",
+    "file or its folder, an .npy or .npz, a prepared set; by default those of the run. launch/evaluate.py: only their "
+    "new place, if they moved",
 )
 TEST = flags.DEFINE_string(
     "test", None, "held-out images, in the same forms; by default those of tfds, or those beside --data"

@@ -55,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__, check=configuration.check)
+    cli.run(main, __doc__, read=configuration.read)

@@ -2,7 +2,7 @@
 
 Without --workdir the run directory is runs/NAME. The same command again resumes the run. --help explains every KEY.
 
-Several processes, on one machine or many, can train together: launch/README.md says how to start them.
+Several processes, on one machine or many, can train together: the project's launch/README.md says how.
 """
 
 import logging
@@ -46,4 +46,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__, check=configuration.check)
+    cli.run(main, __doc__, read=configuration.read)

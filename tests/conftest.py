@@ -40,7 +40,7 @@ from filelock import FileLock
 
 from dcgan_jax import config as configuration
 from dcgan_jax import fields
-from dcgan_jax.runtime import compile_cache, signals
+from dcgan_jax.runtime import command, compile_cache, signals
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPILE_FAST = os.environ["XLA_FLAGS"].split()[1:]
@@ -99,7 +99,15 @@ def call(script: str, *arguments: object, **environment: str) -> subprocess.Comp
 
     Variables that JAX reads when it is imported (JAX_ENABLE_X64, XLA_FLAGS) have no effect: use `launch` for them.
     """
-    arguments = (f"launch/{script}.py", *_prepared(arguments))
+    return _called((f"launch/{script}.py", *_prepared(arguments)), environment)
+
+
+def call_command(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
+    """Runs the command `dcgan-jax` as `call` runs a launcher."""
+    return _called(("bin/dcgan-jax", *_prepared(arguments)), environment)
+
+
+def _called(arguments: tuple[str, ...], environment: dict[str, str]) -> subprocess.CompletedProcess:
     stdout, stderr = io.StringIO(), io.StringIO()
     with (
         _launcher_state(),
@@ -111,7 +119,10 @@ def call(script: str, *arguments: object, **environment: str) -> subprocess.Comp
         contextlib.redirect_stderr(stderr),
     ):
         try:
-            runpy.run_path(arguments[0], run_name="__main__")
+            if arguments[0] == "bin/dcgan-jax":
+                command.main()
+            else:
+                runpy.run_path(arguments[0], run_name="__main__")
             code = 0
         except SystemExit as end:
             code = end.code or 0
@@ -127,8 +138,8 @@ def _check_names_in(told: str) -> None:
 
 
 def named(text: str) -> list[tuple[str, str]]:
-    """The flags --NAME that a text names, and the fields of --config.FIELD; not those in commands, python launch/..."""
-    text = re.sub(r"python launch/\S+(?: --\S+)*|pip install.*", "", text)
+    """The flags --NAME that a text names, and the fields of --config.FIELD; not those in commands."""
+    text = re.sub(r"(?:python launch/|dcgan-jax )\S+(?: --\S+)*|pip install.*", "", text)
     found = re.findall(r"(?<![\w-])--([A-Za-z]\w*)(?:\.(\w+(?:\.\w+)*))?", text)
     return found
 

@@ -23,6 +23,10 @@ OF_ONE_FUNCTION = {
     ("interop.torch_networks", "file"),
     ("interop.torch_networks", "key"),
     ("interop.torch_networks", "workdir"),  # exports
+    ("runtime.command", "config"),  # of the command itself
+    ("runtime.command", "FLAG"),
+    ("runtime.command", "version"),
+    ("runtime.command", "workdir"),
     # Training tells what sample.py and others take.
     ("run.hooks", "step"),
     ("run.reporter", "step"),
