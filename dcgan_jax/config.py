@@ -50,8 +50,8 @@ MNIST_DENSE = dict(convolutional=False, dense=(1024, 1024))
 SVHN_RELEASED = dict(width=64, prior="normal", generator_lr=5e-4, discriminator_lr=5e-4, batch_size=64)
 
 # What training needs to get better for as long as it runs (docs/stability.md has the evidence): a discriminator that can
-# see the contrast of a batch, and cannot learn all images by heart; where neither network has batch norm R1; learning
-# rates that this then allows and that fall at the end; and an average over many steps.
+# see the contrast of a batch, and cannot learn all images by heart; R1 where neither network is held by its normalisation;
+# learning rates that this then allows and that fall at the end; and an average over many steps.
 STABLE: dict[str, Any] = dict(
     first_bias=True, instance_noise=0.1, r1=-1.0, generator_lr=5e-4, discriminator_lr=5e-4,
     lr_decay_share=0.5, ema_half_life=500_000, ema_rampup=0.1,
@@ -175,7 +175,7 @@ def validate(config: ConfigDict) -> ConfigDict:
     if len(config.image_size) == 1:
         config.image_size = tuple(config.image_size) * 2
     if config.r1 == -1:
-        without = {"batch", "spectral"}.isdisjoint((config.generator_norm, config.discriminator_norm))
+        without = config.generator_norm == "none" and config.discriminator_norm not in ("batch", "spectral")
         others = any(config[name] for name in GRADIENT_PENALTIES if name != "r1")
         config.update(dict(r1=1.0, penalty_every=4) if without and not others else dict(r1=0.0))
     _check_together(config)

@@ -151,7 +151,7 @@ SECTIONS: dict[str, dict[str, Field]] = {
         "loss": Field("non_saturating", "the adversarial loss (docs/stability.md)", one_of("non_saturating", "hinge", "least_squares", "wasserstein", "relativistic")),
         "label_smoothing": Field(0.0, "subtracted from the label 1 of real images; for 'non_saturating'", BELOW_1),
         "discriminator_steps": Field(1, "updates of the discriminator in a step, each with images of its own", _UPDATES),
-        "r1": Field(0.0, "weight of half the squared gradient at real images; -1: 1, every 4 updates, if neither network has batch or spectral norm, and no other of these penalties is set; otherwise 0", _AUTOMATIC),
+        "r1": Field(0.0, "weight of half the squared gradient at real images; -1: 1, every 4 updates, if the generator has no norm, the discriminator neither batch nor spectral norm, and no other of these penalties is set; otherwise 0", _AUTOMATIC),
         "r2": Field(0.0, "weight of half the squared gradient at generated images", NOT_NEGATIVE),
         "gradient_penalty": Field(0.0, "weight of WGAN-GP's penalty; usually 10", NOT_NEGATIVE),
         "dragan": Field(0.0, "weight of DRAGAN's penalty; usually 10", NOT_NEGATIVE),
