@@ -162,7 +162,7 @@ def layers(config: ConfigDict) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def validate(config: ConfigDict) -> ConfigDict:
-    """A checked copy, with `image_size` as (height, width) and no automatic `r1`.
+    """A checked copy of the configuration, with `image_size` as (height, width) and no automatic `r1`.
 
     Raises UserError, one line, for the first mistake found.
     """
@@ -220,6 +220,7 @@ def _check_together(config: ConfigDict) -> None:
     known = config.best_metric in own  # those of an evaluation are checked when it is built
     measured = config.quality or config.best_metric != "quality"
     of_gradients = [name for name in GRADIENT_PENALTIES if config[name]]
+    coloured = config.channels in (1, 3, 4) or "color" not in config.augment
     smoothable = not config.label_smoothing or config.loss == "non_saturating"
     for name, holds, expected in (
         (
@@ -227,11 +228,7 @@ def _check_together(config: ConfigDict) -> None:
             not of_gradients or config.discriminator_norm != "batch",
             f"'none', 'spectral', 'layer' or 'group' with {' and '.join(of_gradients)}: with batch norm a logit depends on the whole batch, and has no gradient of its own",
         ),
-        (
-            "augment",
-            config.channels in (1, 3, 4) or "color" not in config.augment,
-            "translation,cutout: 'color' is of 1, 3 or 4 channels",
-        ),
+        ("augment", coloured, "translation,cutout: 'color' is of 1, 3 or 4 channels"),
         ("label_smoothing", smoothable, "0 with another loss than 'non_saturating'"),
         ("lr_decay_steps", config.lr_decay_steps <= config.num_steps, f"at most num_steps ({config.num_steps})"),
         ("best_metric", known or config.eval_every > 0, one_of(*own).expected),
