@@ -121,8 +121,9 @@ def _network(arrays: Arrays) -> tuple[str, _Network]:
             return kind, build(layers, norms)
         except Misfit as misfit:
             mistakes[kind] = misfit
-    # A discriminator goes from images to one logit.
-    likely = "discriminator" if layers[0].shape[1] in CHANNELS or layers[-1].shape[0] == 1 else "generator"
+    # A discriminator goes from images to one logit, a generator ends in images.
+    images_first = layers[0].shape[1] in CHANNELS and layers[-1].shape[1] not in CHANNELS
+    likely = "discriminator" if images_first or layers[-1].shape[0] == 1 else "generator"
     raise Misfit(f"{mistakes[likely]}, in a {likely}")
 
 
