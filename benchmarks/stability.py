@@ -215,10 +215,16 @@ def train(runs: list[Run], places: dict[str, str], folder: Path, deadline: float
     about["steps_per_sec"] = round(len(runs) * first.steps / progress.seconds, 2)
     return [
         run._asdict()
-        | {"curve": rounded(curve), "prdc": rounded(recalls), "config": settings(config_of(run, places))}
+        | {"curve": columns(rounded(curve)), "prdc": rounded(recalls), "config": settings(config_of(run, places))}
         | about
         for run, curve, recalls in zip(runs, progress.curves, progress.recalls, strict=True)
     ]
+
+
+def columns(curve: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """The points of a curve as a list for each of their values, None where a point has none: a line half as long."""
+    names = dict.fromkeys(name for point in curve for name in point)
+    return {name: [point.get(name) for point in curve] for name in names}
 
 
 def rounded(value: Any) -> Any:

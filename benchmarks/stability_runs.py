@@ -178,15 +178,44 @@ EXPERIMENTS: dict[str, list[Run]] = {
         for batch_size, steps in ((16, 8000), (256, 2000), (512, 1000))
         for run in product("batch", "cifar10_16", BOTH, steps, 1, **SMALL, batch_size=batch_size)
     ],
-    # A discriminator without batch norm: with R1, which `stable` then has, and without.
+    # A discriminator without batch norm, by weights of R1.
     "norms": [
-        run
-        for images, steps, fields in (("faces", 1500, TINY), ("cifar10_16", 8000, SMALL))
-        for norm in ("layer", "none")
-        for penalty in ({}, {"r1": 0.0}, LAZY_R1, LAZY_R1 | {"r1": 10.0})
-        for run in product("norms", images, ["stable"], steps, 1, **fields, discriminator_norm=norm, **penalty)
+        *(
+            run
+            for images, steps, fields in (("faces", 1500, TINY), ("cifar10_16", 8000, SMALL))
+            for norm in ("layer", "none")
+            for penalty in ({}, LAZY_R1, LAZY_R1 | {"r1": 1.0}, LAZY_R1 | {"r1": 10.0})
+            for run in product("norms", images, ["stable"], steps, 1, **fields, discriminator_norm=norm, **penalty)
+        ),
+        *(
+            run
+            for norm in ("layer", "none")
+            for penalty in ({"r1": 0.0}, LAZY_R1, LAZY_R1 | {"r1": 1.0})
+            for run in product(
+                "norms",
+                "cifar10_16",
+                ["stable"],
+                4000,
+                1,
+                **SMALL,
+                generator_norm=norm,
+                discriminator_norm=norm,
+                **penalty,
+            )
+        ),
     ],
     "architectures": architectures(BOTH, 60, 2000),
+    # Networks without batch norm in the discriminator, against the rule of `stable`.
+    "without_r1": [
+        run._replace(experiment="without_r1", fields=run.fields | {"r1": 0.0})
+        for run in architectures(["stable"], 60, 2000)
+        if run.fields["generator_norm"] == "none" and run.fields["discriminator_norm"] != "batch"
+    ],
+    "with_r1": [
+        run._replace(experiment="with_r1", fields=run.fields | LAZY_R1 | {"r1": 1.0})
+        for run in architectures(["stable"], 60, 2000)
+        if run.fields["generator_norm"] != "none" and run.fields["discriminator_norm"] != "batch"
+    ],
     # On a GPU (stability.sh). The first is what `default` was before `stable` (docs/stability.md).
     "repro": [
         run

@@ -35,6 +35,12 @@ CONFIDENCE = 1.96  # standard deviations of a 95% interval
 Line = dict[str, Any]
 
 
+def points(columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """The points of a curve, each with the values that it has."""
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return [{name: value for name, value in row.items() if value is not None} for row in rows]
+
+
 def survived(line: Line) -> bool:
     """Whether a run ended finite, with all classes covered if there are labels, and with at most twice its best."""
     end = line["curve"][-1]
@@ -146,13 +152,14 @@ def of_architectures(lines: list[Line]) -> str:
     for (images,), runs in grouped(lines, "images"):
         bar = FELL * min(last(run) for run in runs)
         for (method,), own in grouped(runs, "method"):
+            penalty = own[0]["fields"].get("r1")
             good = [run for run in own if covered(run) and last(run) <= bar]
             low, high = wilson(len(good), len(own))
             fids = sorted(last(run) for run in own)
             rows.append(
                 [
                     images,
-                    method,
+                    method if penalty is None else f"{method}, r1 {penalty}",
                     str(len(own)),
                     f"{len(good) / len(own):.0%} ({low:.0%} to {high:.0%})",
                     f"{sum(map(survived, own)) / len(own):.0%}",
@@ -213,6 +220,7 @@ def rings(qualities: list[float], steps: int) -> bool:
     return any(watch(every * i, healthy | {"quality": value}) for i, value in enumerate(qualities, 1))
 
 
+OF_NETWORKS = ("architectures", "with_r1", "without_r1")
 TABLES: dict[str, Callable[[list[Line]], str]] = {"quality": of_quality, "alarm": of_alarm}
 
 
@@ -246,6 +254,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=PAGE)
     options = parser.parse_args()
     lines = [json.loads(line) for line in options.results.read_text().splitlines()]
+    lines = [line | {"curve": points(line["curve"])} for line in lines]
     page = options.page.read_text()
 
     def filled(match: re.Match) -> str:
@@ -253,7 +262,7 @@ def main() -> None:
         own = [line for line in lines if name in TABLES or name == line["experiment"]]
         if not own:
             return match[0]
-        make = TABLES.get(name, of_architectures if name == "architectures" else of_experiment)
+        make = TABLES.get(name, of_architectures if name in OF_NETWORKS else of_experiment)
         picture = f"stability_{name}.png"
         if picture in page:
             curves(own, options.page.parent / picture)

@@ -166,10 +166,10 @@ def test_the_stability_script_in_small_goes_on_where_it_was_cut_off(tmp_path):
         lines = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
         assert minutes == "0" or len(lines) == 4, done.stdout
         minutes = "5"
-    assert [(line["method"], line["seed"], line["curve"][-1]["step"]) for line in lines] == [
+    assert [(line["method"], line["seed"], line["curve"]["step"][-1]) for line in lines] == [
         ("plain", 0, 10), ("stable", 0, 10), ("plain", 0, 10), ("stable", 0, 10),
     ]  # fmt: skip
-    assert all(len(line["curve"]) == 10 for line in lines)
+    assert all(len(line["curve"]["step"]) == 10 for line in lines)
     assert not list(results.with_suffix(".unfinished").iterdir())
     done = benchmark("benchmarks/stability.sh", "--dry", "repro", **files)
     assert done.stdout.splitlines() == ["all done"]
