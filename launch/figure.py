@@ -64,6 +64,7 @@ FLAGS_USED = {
     "forget": ("layer", "boxes", "num"),
     "neighbours": ("num", *image_sets.TRAINING),
 }
+OF_DISCRIMINATOR = ("guided_backprop", "maximal", "neighbours")
 
 
 def main(name: str) -> None:
@@ -116,6 +117,8 @@ def _plan(name: str, samples: "Samples") -> "tuple[list[str], Callable[[], list[
     from dcgan_jax.interpret import arithmetic, excitation, forget, guided, neighbours, walk
 
     gan = samples.gan
+    if name in OF_DISCRIMINATOR:
+        _ = gan.discriminator_variables  # a generator alone is an error before images are prepared
     if name == "walk":
         return ["walk_linear", "walk_spherical"], lambda: walk.figures(samples)
     if name in ("arithmetic", "turn") and EXEMPLARS.value is None:

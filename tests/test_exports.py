@@ -173,6 +173,12 @@ def test_a_generator_alone_makes_images_and_tells_what_it_cannot(straight_run, e
     assert (done.returncode, "found a generator alone" in done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("name", ["guided_backprop", "maximal", "neighbours"])
+def test_a_figure_of_a_missing_discriminator_is_refused_before_images_are_looked_for(exported, tmp_path, name):
+    done = call("figure", name, f"--workdir={exported('safetensors')}", f"--data={tmp_path / 'none'}")
+    assert (done.returncode, "this is a generator alone" in done.stderr) == (2, True), done.stderr
+
+
 def test_damaged_weights_are_told(exported, tmp_path):
     card = json.loads((exported("safetensors") / "generator.json").read_text())
     content = (exported("safetensors") / "generator.safetensors").read_bytes()

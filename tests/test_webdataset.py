@@ -168,3 +168,13 @@ def test_what_was_prepared_serves_when_the_shards_are_gone(tmp_path, read):
     path.unlink()
     path.parent.rmdir()
     np.testing.assert_array_equal(read("folder", path.parent).images, first.images)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("0.json", b"{damaged"), ("0.json", b'{"caption": "x"}'), ("0.json", b'{"label": null}'), ("0.cls", b" \n")],
+)
+def test_files_of_labels_that_hold_none_are_told(tmp_path, read, caplog, name, content):
+    path = write(tmp_path / "set" / "a.tar", [("0.png", image(1)), (name, content)])
+    read("webdataset", path.parent)
+    assert f"left out: 1 .{name[2:]} without a label" in caplog.text

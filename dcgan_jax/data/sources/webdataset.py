@@ -156,6 +156,7 @@ def _open_shard(root: Path, name: str, endings: str, left_out: Counter[str]) -> 
     left_out["KEYs without an image"] += len(labels.keys() - chosen.keys())
     with _opened(path) as file:
         texts = {key: _label(file, member, *places[member]) for key, member in labels.items() if key in chosen}
+    left_out.update(f".{_key(labels[key])[1]} without a label" for key, text in texts.items() if text is None)
     return _Shard(
         path,
         [f"{name}/{member}" for member in chosen.values()],
