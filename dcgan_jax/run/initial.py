@@ -32,7 +32,10 @@ def networks(config: ConfigDict) -> Tree:
     with rename_fields({"workdir": "config.init"}):
         tree, meta = places.read(config.init)
         if "discriminator" not in tree:
-            raise UserError(f"workdir: {config.init!r} holds a generator alone, expected both networks of a run")
+            raise UserError(
+                f"workdir: {config.init!r} holds a generator alone, expected both networks; pass the run that it is "
+                "from, or its export in the format hub"
+            )
     tree = {"generator": tree["ema"]} | tree  # a folder of weights has the average alone
     found = _without_optimizers(tree)
     expected = _without_optimizers(serialization.to_state_dict(states.abstract(config)))
