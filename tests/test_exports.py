@@ -30,7 +30,7 @@ NETWORKS = {
     "layer norm, oblong, 6 channels": dict(generator_norm="layer", image_size=(8, 16), channels=6),
     "no norm": dict(generator_norm="none", generator_activation="softplus", num_classes=2),
     "batch norm by unit, 4 channels": dict(norm_per_unit=True, kernel_size=3, channels=4),
-    "dense alone": dict(convolutional=False, dense=(12, 10), num_classes=2, channels=3),
+    "dense alone, 2 channels": dict(convolutional=False, dense=(12, 10), num_classes=2, channels=2),
 }
 
 
