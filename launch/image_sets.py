@@ -6,6 +6,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from dcgan_jax.config import validate
+from dcgan_jax.runtime import hub
 from dcgan_jax.runtime.errors import UserError, local_path, rename_fields
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _names(config: ConfigDict) -> dict[str, str]:
 
 
 def _source(place: str) -> str:
-    if place.startswith("hf://"):
+    if hub.is_remote(place):
         return "parquet"
     path = local_path(place, "--data")
     if (path / "card.json").exists():

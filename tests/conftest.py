@@ -39,7 +39,7 @@ from absl import flags
 from filelock import FileLock
 
 from dcgan_jax import config as configuration
-from dcgan_jax import fields
+from dcgan_jax import data, fields
 from dcgan_jax.runtime import command, compile_cache, signals
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -305,3 +305,17 @@ def data_dir():
     if not DATA.is_dir():
         pytest.skip(f"no real data in {DATA}; set DCGAN_TEST_DATA")
     return DATA
+
+
+def images_at(source, path, tmp_path, num_classes=0, **fields):
+    """A configuration of the images of a source at a path."""
+    config = configuration.default_config()
+    config.update(dict(image_size=(8, 8), num_classes=num_classes))
+    config.data.update(dict(source=source, path=str(path), prepared=str(tmp_path / "prepared")) | fields)
+    return config
+
+
+@pytest.fixture
+def read(tmp_path):
+    """The prepared set of a path, with labels if `num_classes` says so."""
+    return lambda source, path, **fields: data.load(images_at(source, path, tmp_path, **fields))

@@ -122,7 +122,7 @@ def test_what_is_no_images_is_told_in_a_line(tmp_path, read, values, told):
 
 
 def test_python_objects_and_damaged_files_are_not_opened(tmp_path, read):
-    np.save(tmp_path / "objects.npy", np.array([COLOUR, None], object), allow_pickle=True)
+    np.save(tmp_path / "objects.npy", np.array([COLOUR, None], object))
     save(tmp_path, {"cut": COLOUR})
     (tmp_path / "cut.npy").write_bytes((tmp_path / "cut.npy").read_bytes()[:-1])
     (tmp_path / "page.npz").write_text("<html>")

@@ -372,7 +372,7 @@ def test_a_card_that_does_not_match_is_told(config, damage):
     elif damage == "shape":
         np.save(images, np.zeros((299, 8, 8, 3), np.uint8))
     elif damage == "pickle":
-        np.save(images, np.array([object()]), allow_pickle=True)
+        np.save(images, np.array([object()]))
     else:
         with images.open("r+b") as file:
             file.seek(1000)

@@ -89,10 +89,7 @@ def test_each_library_has_one_room():
     assert users_of("onnx") == {"dcgan_jax/interop/onnx_file.py"}
     assert users_of("lmdb") == {"dcgan_jax/data/sources/lsun.py"}
     assert users_of("pyarrow") == {"dcgan_jax/data/sources/tables.py"}
-    assert users_of("huggingface_hub") == {
-        "dcgan_jax/data/sources/hub.py",
-        "dcgan_jax/run/places.py",
-    }  # images, networks
+    assert users_of("huggingface_hub") == {"dcgan_jax/runtime/hub.py"}
     assert users_of("filelock") == {"dcgan_jax/runtime/files.py"}
     assert users_of("configs") == users_of("launch") == set()
 

@@ -6,9 +6,9 @@ import tarfile
 
 import numpy as np
 import pytest
+from conftest import images_at
 from PIL import Image
 
-from dcgan_jax import config as configuration
 from dcgan_jax import data
 from dcgan_jax.data.sources import folder, webdataset
 from dcgan_jax.runtime.errors import UserError
@@ -20,19 +20,6 @@ def image(value, kind="PNG"):
     content = io.BytesIO()
     Image.new("RGB", (8, 8), (value, 0, 0)).save(content, kind, **(dict(lossless=True) if kind == "WEBP" else {}))
     return content.getvalue()
-
-
-def settings(source, path, tmp_path, num_classes=0, **fields):
-    config = configuration.default_config()
-    config.update(dict(image_size=(8, 8), num_classes=num_classes))
-    config.data.update(dict(source=source, path=str(path), prepared=str(tmp_path / "prepared")) | fields)
-    return config
-
-
-@pytest.fixture
-def read(tmp_path):
-    """The prepared set of a path, with labels if `num_classes` says so."""
-    return lambda source, path, **fields: data.load(settings(source, path, tmp_path, **fields))
 
 
 def write(path, members):
@@ -110,7 +97,7 @@ def test_splits_are_taken_and_held_out(tmp_path, read):
     write(tmp_path / "set" / "faces-train-0.tar", sample(1))
     write(tmp_path / "set" / "faces-val-0.tar", sample(2))
     assert read("folder", tmp_path / "set").images[:, 0, 0, 0].tolist() == [1]
-    assert data.held_out(settings("folder", tmp_path / "set", tmp_path)).images[:, 0, 0, 0].tolist() == [2]
+    assert data.held_out(images_at("folder", tmp_path / "set", tmp_path)).images[:, 0, 0, 0].tolist() == [2]
 
 
 def test_damaged_pictures_are_named_and_left_out(tmp_path, read, caplog):
@@ -156,7 +143,7 @@ def test_a_tar_of_images_alone_stays_a_folder(tmp_path):
 
 
 def test_a_tar_is_prepared_anew_when_it_is_read_in_another_way(tmp_path, monkeypatch):
-    config = settings("folder", write(tmp_path / "set.tar", sample(1, as_names(1))), tmp_path)
+    config = images_at("folder", write(tmp_path / "set.tar", sample(1, as_names(1))), tmp_path)
     known = {module.source_fingerprint(config) for module in (folder, webdataset)}
     monkeypatch.setattr(webdataset, "OTHER_FORMATS", ["NEW"])
     assert len(known | {webdataset.source_fingerprint(config)}) == 3

@@ -19,9 +19,9 @@ from ml_collections import ConfigDict
 
 from dcgan_jax.data import decoding, prepared
 from dcgan_jax.data.images import PICTURE_CHANNELS
-from dcgan_jax.data.sources import SOURCES, hub
+from dcgan_jax.data.sources import SOURCES
 from dcgan_jax.data.sources.source import Source
-from dcgan_jax.runtime import files
+from dcgan_jax.runtime import files, hub
 from dcgan_jax.runtime.errors import UserError, local_path
 
 log = logging.getLogger("dcgan_jax")

@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from dcgan_jax.run import weights
-from dcgan_jax.runtime import devices
+from dcgan_jax.runtime import devices, hub
 from dcgan_jax.runtime.errors import UserError, local_path
 
 Tree = dict[str, Any]
 
 BUNDLED = Path(__file__).parent.parent / "bundled"  # a folder of weights for each name
-HUB = "hf://"
 # What is fetched from the hub; whatever else lies there is not needed.
 FETCHED = [weights.CARD, *weights.FILES.values()]
 
@@ -32,11 +31,11 @@ def read(place: str | Path, step: int | str | None = None) -> tuple[Tree, dict[s
 
 def is_shared(place: str | Path) -> bool:
     """Whether networks are read from a folder that no results belong in: this package's, or a download."""
-    return str(place).startswith(HUB) or _bundled(place) is not None
+    return hub.is_remote(str(place)) or _bundled(place) is not None
 
 
 def _folder(place: str | Path) -> Path:
-    if str(place).startswith(HUB):
+    if hub.is_remote(str(place)):
         return _downloaded(str(place))
     return _bundled(place) or local_path(place, "workdir")
 
@@ -48,23 +47,10 @@ def _bundled(place: str | Path) -> Path | None:
 
 def _downloaded(place: str) -> Path:
     """The folder of weights of hf://OWNER/NAME, in the hub's own cache; without a network, what is there already."""
-    name = place.removeprefix(HUB)
+    name = place.removeprefix(hub.SCHEME)
     if name.count("/") != 1 or not all(name.split("/")):
-        raise UserError(f"workdir: found {place!r}, expected {HUB}OWNER/NAME")
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise UserError(
-            "huggingface_hub: not installed, but hf:// needs it; pip install huggingface_hub, or pass a local folder"
-        ) from error
-    try:
-        folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=FETCHED))
-    except Exception as error:  # it has kinds of its own for no network, no such name, no access
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(
-            f"workdir: {place!r} cannot be fetched ({type(error).__name__}: {reason}); check the name and the network, "
-            "or pass a local folder"
-        ) from error
+        raise UserError(f"workdir: found {place!r}, expected {hub.SCHEME}OWNER/NAME")
+    folder = hub.snapshot("workdir", place, name, FETCHED)
     if not weights.is_one(folder):
         raise UserError(f"workdir: {place!r} holds no {weights.CARD}, expected what the format hub writes")
     return folder

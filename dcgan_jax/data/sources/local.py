@@ -6,9 +6,10 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from dcgan_jax.data.images import EXTENSIONS
-from dcgan_jax.data.sources import folder, hub, parquet, tables, webdataset
+from dcgan_jax.data.sources import folder, parquet, tables, webdataset
 from dcgan_jax.data.sources.source import Source
 from dcgan_jax.data.sources.tree import open_tree
+from dcgan_jax.runtime import hub
 from dcgan_jax.runtime.errors import local_path
 
 

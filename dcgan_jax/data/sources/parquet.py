@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from dcgan_jax.data.sources import hub, shards, tables
+from dcgan_jax.data.sources import hub_sets, shards, tables
 from dcgan_jax.data.sources.source import Picture, Source, fingerprint
 from dcgan_jax.data.sources.tables import ENDINGS, Table
+from dcgan_jax.runtime import hub
 from dcgan_jax.runtime.errors import UserError, local_path
 
 log = logging.getLogger("dcgan_jax")
@@ -52,7 +53,7 @@ def open_source(config: ConfigDict) -> Source:
         rows,
         labels=labels,
         classes=classes,
-        version=hub.version(root) if hub.is_remote(config.data.path) else "",
+        version=hub_sets.version(root) if hub.is_remote(config.data.path) else "",
         stream=lambda start, stop: _stream(root, opened, columns, start, stop),
     )
 
@@ -67,7 +68,7 @@ def source_fingerprint(config: ConfigDict) -> str:
 def held_out(config: ConfigDict) -> tuple[str, str] | None:
     """The path and split of held-out images, as `shards.held_out`; None if there are none."""
     name = config.data.path
-    path = hub.download(name) if hub.is_remote(name) else local_path(name, "config.data.path")
+    path = hub_sets.download(name) if hub.is_remote(name) else local_path(name, "config.data.path")
     return shards.held_out(name, path, ENDINGS, config.data.split)
 
 
@@ -82,7 +83,7 @@ def may_hold_pictures(file: Path) -> bool:
 def _files(config: ConfigDict) -> tuple[Path, list[str]]:
     """The folder of the set and the files in it, of which those that `state.json` does not list are left out."""
     name, expected = config.data.path, "a folder of parquet files, one such file, or hf://datasets/OWNER/NAME"
-    path = hub.download(name) if hub.is_remote(name) else shards.existing_path(name, expected)
+    path = hub_sets.download(name) if hub.is_remote(name) else shards.existing_path(name, expected)
     root, names = shards.files(path, ENDINGS)
     listed = {folder: _listed(folder) for folder in {(root / name).parent for name in names}}
     names = [name for name in names if not (own := listed[(root / name).parent]) or Path(name).name in own]
