@@ -40,7 +40,7 @@ OF_ARCHITECTURES = 5  # measures of these, of which there are many
 SAMPLES = 5000  # for the classifier's FID; recall is taken on the first 2,000
 RECALLED = 2000
 VERSIONS = ("code", "jax")  # that decide what comes out
-DIGITS = 5  # significant ones of measures in a line
+DIGITS = 4  # significant ones of measures in a line
 STEPS_PER_CALL = 10  # on accelerators
 ON_DEVICE = jax.default_backend() != "cpu"
 
@@ -154,7 +154,7 @@ class Together:
 
 @dataclasses.dataclass
 class Progress:
-    """Of runs that train together: measures made, seconds of training, and of each run its curve and its recall."""
+    """Of runs that train together: measures made, seconds of training, of each run its curve and last recall."""
 
     done: int
     seconds: float
@@ -198,9 +198,8 @@ def train(runs: list[Run], places: dict[str, str], folder: Path, deadline: float
         for i, (run, current) in enumerate(zip(runs, together.each(), strict=True)):
             values = {name: float(value[i]) for name, value in metrics_of_all.items()}
             point, features = measured(judge, config_of(run, places), current, values)
-            is_last, fids = progress.done == count, [p.get("fid", np.inf) for p in progress.curves[i]]
-            if features and (is_last or point["fid"] < min(fids, default=np.inf)):
-                progress.recalls[i]["last" if is_last else "best"] = judge.recall(features)
+            if features and progress.done == count:
+                progress.recalls[i] = judge.recall(features)
             progress.curves[i].append({"step": step} | point)
         ends = [curve[-1] for curve in progress.curves]
         fids = ", ".join(f"{end.get('fid', np.nan):.2f}" for end in ends)

@@ -242,7 +242,7 @@ def config_of(run: Run, places: dict[str, str]) -> ConfigDict:
 
 
 def settings(config: ConfigDict) -> dict[str, Any]:
-    """The fields that are not at their defaults, but for places: what a line must agree with to count as this run."""
+    """The fields that are not at their defaults, but for names and places: with which a line counts as this run."""
     values = configuration.flatten(config.to_dict())
-    changed = {name: value for name, value in values.items() if value != FIELDS[name].default}
+    changed = {name: value for name, value in values.items() if value != FIELDS[name].default and name != "recipe"}
     return json.loads(json.dumps({name: value for name, value in changed.items() if not name.startswith("data.")}))

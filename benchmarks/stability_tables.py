@@ -134,7 +134,7 @@ def of_experiment(lines: list[Line]) -> str:
                 f"{max(last(run) / best(run) for run in runs):.2f}",
                 *(
                     [
-                        mean([run["prdc"].get("last", {}).get("recall", 0.0) for run in runs]),
+                        mean([run["prdc"].get("recall", 0.0) for run in runs]),
                         f"{min(run['curve'][-1].get('least_class', 0.0) for run in runs):.2f}",
                     ]
                     if measure_of(runs[0]) == "fid"
