@@ -65,7 +65,7 @@ def whole_module(module: Object, file: str, key: str = "") -> str:
     item = f"[{key!r}]" if key else ""
     return (
         f"it holds a whole module ({module.name.replace(' ', '.')}), which only running its code would rebuild. "
-        f"In PyTorch, with that code at hand: net = torch.load({file!r}, weights_only=False){item}; "
+        f"In PyTorch, with that code at hand, if you trust the file: net = torch.load({file!r}, weights_only=False){item}; "
         "torch.save(net.state_dict(), 'state_dict.pth')"
     )
 
