@@ -64,8 +64,9 @@ def whole_module(module: Object, file: str, key: str = "") -> str:
     """Why such an object is not read, and how to make a state dict of it in PyTorch."""
     item = f"[{key!r}]" if key else ""
     return (
-        f"it holds a whole module ({module.name.replace(' ', '.')}), which only running its code would rebuild. "
-        f"In PyTorch, with that code at hand, if you trust the file: net = torch.load({file!r}, weights_only=False){item}; "
+        f"it holds a whole module ({module.name.replace(' ', '.')}), which only running its code would rebuild. In "
+        "PyTorch, with that code at hand, if you trust the file: "
+        f"net = torch.load({file!r}, weights_only=False){item}; "
         "torch.save(net.state_dict(), 'state_dict.pth')"
     )
 
