@@ -240,9 +240,9 @@ def curves(lines: list[Line], path: Path) -> None:
                     points = np.array([(p["step"], p[name]) for p in run["curve"] if name in p] or [(0, np.nan)])
                     axis.plot(*points.T, color=colours[title], alpha=0.7, label=title if j == 0 else None)
         column[0].set(title=images, ylabel="classifier's FID" if by == "fid" else by, yscale="log")
-        column[0].legend(fontsize=7)
         column[1].set(xlabel="step", ylabel="contrast of samples / of real images", ylim=(0, 1.3))
         column[1].axhline(1, color="grey", linewidth=0.5)
+        column[1].legend(fontsize=7, loc="lower right")  # where no curve of a healthy run is
     figure.tight_layout()
     figure.savefig(path, dpi=80)
     plt.close(figure)
