@@ -111,8 +111,13 @@ def _kernel_gradient(images: Array, maps: Array, stride: int, kernel_size: int) 
 
 def _choose(function: str, layer: Layer, *arrays: Array) -> Array:
     """Runs the formulation for the platform that the program is compiled for."""
+    return _chosen(function, layer, on_cpu(function, layer), on_cuda(function, layer))(*arrays)
+
+
+@functools.cache
+def _chosen(function: str, layer: Layer, cpu: str, cuda: str) -> Callable[..., Array]:
+    """One function of a layer, traced once for each shape: the two networks mirror each other, and share half of them."""
     plain, by_patches = _form("plain", function, layer), _form("patches", function, layer)
-    cpu, cuda = on_cpu(function, layer), on_cuda(function, layer)
 
     def in_float32(*arrays: Array) -> Array:
         # XLA's CPU code for half precision is slower than single, and sums worse.
@@ -120,13 +125,18 @@ def _choose(function: str, layer: Layer, *arrays: Array) -> Array:
         wide = at_least_float32(dtype)
         return _form(cpu, function, layer)(*(x.astype(wide) for x in arrays)).astype(dtype)
 
-    others = {}
-    if cpu != "plain" or jnp.result_type(*arrays) not in (jnp.float32, jnp.float64):
-        others["cpu"] = in_float32
-    if cuda != "plain":
-        others["cuda"] = _or_by_patches(_form(cuda, function, layer), by_patches)
     default = _or_by_patches(plain, by_patches)
-    return lax.platform_dependent(*arrays, **others, default=default) if others else default(*arrays)
+    on_a_gpu = _or_by_patches(_form(cuda, function, layer), by_patches)
+
+    def for_platform(*arrays: Array) -> Array:
+        others = {}
+        if cpu != "plain" or jnp.result_type(*arrays) not in (jnp.float32, jnp.float64):
+            others["cpu"] = in_float32
+        if cuda != "plain":
+            others["cuda"] = on_a_gpu
+        return lax.platform_dependent(*arrays, **others, default=default) if others else default(*arrays)
+
+    return jax.jit(for_platform, inline=True)
 
 
 def _form(name: str, function: str, layer: Layer) -> Callable[..., Array]:

@@ -86,12 +86,20 @@ def _sum(coefficients: Iterable[float], arrays: Iterable[Array]) -> Array:
     for coefficient, x in zip(coefficients, arrays, strict=True):
         if coefficient == 0:
             continue
+        # Operations of lax: tracing those of jnp takes several times as long, which is the most of a second start.
         if abs(coefficient) != 1:
-            x = x * np.asarray(abs(coefficient), x.dtype)
-        x = x if coefficient > 0 else -x
-        total = x if total is None else total + x
+            x = lax.mul(x, lax.full_like(x, abs(coefficient)))
+        x = x if coefficient > 0 else lax.neg(x)
+        total = x if total is None else lax.add(total, x)
     assert total is not None
     return total
+
+
+def _first(x: Array, counts: dict[int, int]) -> Array:
+    """The first entries along some axes: counts by axis."""
+    for axis, count in counts.items():
+        x = lax.slice_in_dim(x, 0, count, axis=axis) if count < x.shape[axis] else x
+    return x
 
 
 def _of_images(images: Array, kernel_size: int, pad: int) -> Products:
@@ -111,7 +119,7 @@ def _of_images(images: Array, kernel_size: int, pad: int) -> Products:
     all_cells = [cells(c, d) for c in range(r + 1) for d in range(r + 1)]
 
     def product(i: int, j: int) -> Array:
-        having = (cell[:, :, : phases[i], :, : phases[j]] for cell in all_cells)
+        having = (_first(cell, {2: phases[i], 4: phases[j]}) for cell in all_cells)
         total = _sum(np.outer(matrix[i], matrix[j]).flat, having)
         return total.transpose(0, 1, 3, 2, 4, 5).reshape(batch * rows * columns, -1)
 
@@ -144,12 +152,12 @@ def _to_images(products: Products, kernel_size: int, pad: int, shape: tuple[int,
     for i, row in enumerate(products):
         row = [x.reshape(batch, rows, columns, phases[i], phases[j], channels) for j, x in enumerate(row)]
         across.append(jnp.moveaxis(pixels(2, functools.partial(_phase, row)), 4, 2))  # [B, rows, phases, columns, 4, I]
-    images = pixels(1, lambda i, phase: across[i][:, :, phase])
+    images = pixels(1, lambda i, phase: lax.index_in_dim(across[i], phase, axis=2, keepdims=False))
     return images.reshape(batch, 4 * rows, 4 * columns, channels)[:, :height, :width]
 
 
 def _phase(row: list[Array], j: int, phase: int) -> Array:
-    return row[j][:, :, :, :, phase]
+    return lax.index_in_dim(row[j], phase, axis=4, keepdims=False)
 
 
 def _shifted(x: Array, by: int, axis: int) -> Array:
@@ -201,8 +209,10 @@ def _of_kernel(kernel: Array) -> Products:
     missing = 2 * r - size
     kernel = jnp.pad(kernel, ((0, missing), (0, missing), (0, 0), (0, 0))).reshape(r, 2, r, 2, channels, features)
 
+    all_taps = [kernel[s, :, t] for s in range(r) for t in range(r)]
+
     def product(i: int, j: int) -> Array:
-        taps = (kernel[s, : phases[i], t, : phases[j]] for s in range(r) for t in range(r))
+        taps = (_first(tap, {0: phases[i], 1: phases[j]}) for tap in all_taps)
         return _sum(np.outer(matrix[i], matrix[j]).flat, taps).reshape(-1, features)
 
     return [[product(i, j) for j in range(r + 1)] for i in range(r + 1)]
