@@ -18,6 +18,7 @@ from dcgan_jax import latent, models
 from dcgan_jax.config import default_config, validate
 from dcgan_jax.ops.batch_norm import RECOMPUTE_BATCH, recompute_statistics, statistics_of_images
 from dcgan_jax.ops.chunks import map_chunks
+from dcgan_jax.ops.max_pool import max_pool
 from dcgan_jax.ops.pixels import to_uint8, to_unit_range
 from dcgan_jax.run import places
 from dcgan_jax.runtime import compile_cache
@@ -30,8 +31,6 @@ Tree = Any
 # Everything runs in chunks of this size, the last one filled up: a compiled network computes the same bits for an image
 # however many were asked for, and only one size is ever compiled.
 CHUNK = 64
-# The probe pools each map of the discriminator to at most this many positions a side (section 5.1 of the paper).
-POOLED_SIDE = 4
 RECALIBRATION_BATCHES = 16
 NETWORKS = ("ema", "discriminator")  # those of a checkpoint that are used
 
@@ -64,6 +63,19 @@ def _generate(generator: models.Generator, variables: Tree, z: Array, labels: Ar
     return generator.apply(variables, z, labels)
 
 
+def first_samples(config: ConfigDict, variables: Tree, count: int) -> Array:
+    """The first `count` images that `TrainedGAN.sample` makes by the configuration's seed, before they become uint8.
+
+    They are made by its program, which is not compiled again. variables: of the generator. count: at most 64. On the
+    device, without waiting: float [count, H, W, C] in [-1, 1].
+    """
+    generator, _ = models.from_config(config)
+    indices = np.arange(CHUNK)
+    labels = (indices % config.num_classes).astype(np.int32) if config.num_classes else None
+    z = _draw(config.seed, latent.SAMPLE, indices, config.latent_dim, config.prior)
+    return _generate(generator, variables, z, labels)[:count]
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _generate_maps(generator: models.Generator, variables: Tree, z: Array, labels: Array | None) -> Any:
     return generator.apply(variables, z, labels, mutable=["intermediates"])
@@ -88,18 +100,7 @@ def maps_of(
 @functools.partial(jax.jit, static_argnums=0)
 def _features(discriminator: models.Discriminator, variables: Tree, images: Array, labels: Array | None) -> Array:
     maps = maps_of(discriminator, variables, images, labels)
-    return jnp.concatenate([_max_pool(m).reshape(len(images), -1) for m in maps], axis=-1).astype(jnp.float32)
-
-
-def _max_pool(maps: Array) -> Array:
-    """[B, H, W, F] to at most 4x4 positions, each the maximum over its share of the rows and columns."""
-    for axis in (1, 2):
-        side = maps.shape[axis]
-        cells = min(side, POOLED_SIDE)
-        bounds = [(i * side // cells, -(-(i + 1) * side // cells)) for i in range(cells)]
-        strips = [jax.lax.slice_in_dim(maps, start, stop, axis=axis).max(axis) for start, stop in bounds]
-        maps = jnp.stack(strips, axis)
-    return maps
+    return jnp.concatenate([max_pool(m).reshape(len(images), -1) for m in maps], axis=-1).astype(jnp.float32)
 
 
 class TrainedGAN:

@@ -11,6 +11,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from dcgan_jax import latent, models, optimizers
+from dcgan_jax.runtime.compile_cache import COMPILED_ONCE
 
 Tree = Any
 
@@ -18,8 +19,7 @@ Tree = Any
 class NetworkState(struct.PyTreeNode):
     """One network in training.
 
-    stats: the collections beside 'params', by name: 'batch_stats', and others that a method adds. In a checkpoint they
-    stand beside `params`.
+    stats: the collections beside 'params', by name: 'batch_stats' and others; so they stand in a checkpoint too.
     """
 
     params: Tree
@@ -53,8 +53,16 @@ class GANState(struct.PyTreeNode):
 
 def create(config: ConfigDict) -> GANState:
     """The state at step 0, a function of the configuration and its seed."""
-    networks = models.from_config(config)
-    return jax.jit(lambda: start(*networks, optimizers.from_config(config), config.latent_dim, config.seed))()
+    return jax.jit(lambda: _from_config(config), compiler_options=COMPILED_ONCE)()
+
+
+def abstract(config: ConfigDict) -> GANState:
+    """Shapes and dtypes of the state, without computing it."""
+    return jax.eval_shape(lambda: _from_config(config))
+
+
+def _from_config(config: ConfigDict) -> GANState:
+    return start(*models.from_config(config), optimizers.from_config(config), config.latent_dim, config.seed)
 
 
 def start(
@@ -81,11 +89,6 @@ def start(
     discriminator_state = network_state(discriminator, optimizer.discriminator, discriminator_key, images)
     average = Average(generator_state.params, generator_state.stats)
     return GANState(jnp.zeros((), jnp.int32), generator_state, discriminator_state, average)
-
-
-def abstract(config: ConfigDict) -> GANState:
-    """Shapes and dtypes of the state, without computing it."""
-    return jax.eval_shape(lambda: create(config))
 
 
 def _to_dict(state: NetworkState | Average) -> dict[str, Any]:

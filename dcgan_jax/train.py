@@ -2,18 +2,23 @@
 
 import functools
 import logging
-from contextlib import ExitStack, closing, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from dcgan_jax import data, steps
+from dcgan_jax import state as states
 from dcgan_jax.fields import INTERVALS
-from dcgan_jax.run import checkpoint, collapse, hooks, initial
+from dcgan_jax.run import beside, checkpoint, collapse, hooks, initial
+from dcgan_jax.run.beside import Worker
 from dcgan_jax.run.collapse import Collapsed
 from dcgan_jax.run.hooks import Hook, Output, Snapshot
+from dcgan_jax.run.monitor import Lap
 from dcgan_jax.run.prepare import Run, broadcast_start, prepare, validated
 from dcgan_jax.run.reporter import Reporter, Results
 from dcgan_jax.run.workdir import Claim, claim, report_lost_folder, take_new
@@ -55,6 +60,8 @@ def train(
             return state
         log.info("resuming %s from step %d" if start else "starting %s at step %d", workdir, start)
         started_from = run_on_all(lambda: initial.networks(config) if first and state is None else {})
+        rollbacks = int(broadcast(np.int32(claimed.rollbacks)))
+        programs = _programs(config, start, rollbacks)  # compiled while images are prepared
         run = prepare(config, workdir, claimed)
         if state is None:
             state = broadcast(initial.state(config, started_from))
@@ -64,34 +71,40 @@ def train(
             with fail_on_all():
                 if first and not claimed.lock:
                     held.push(take_new(workdir, wait))
-            return _with_rollbacks(run, state, requests, int(broadcast(np.int32(claimed.rollbacks))))
+            return _with_rollbacks(run, state, requests, rollbacks, programs)
 
 
-def _with_rollbacks(run: Run, state: GANState, requests: StopRequests, rollbacks: int) -> GANState:
+def _with_rollbacks(
+    run: Run, state: GANState, requests: StopRequests, rollbacks: int, programs: dispatch.Programs
+) -> GANState:
     while True:
         try:
-            return _attempt(run, state, requests, rollbacks)
+            return _attempt(run, state, requests, rollbacks, programs)
         except Collapsed as collapsed:
             go_back = functools.partial(collapse.go_back, run.config, run.workdir, collapsed, rollbacks)
             restored = run_on_all(go_back if jax.process_index() == 0 else lambda: None)
             _, earlier = broadcast_start(run.config, restored)
             assert earlier is not None
             state, rollbacks = earlier, rollbacks + 1
+            programs = _programs(run.config, int(state.step), rollbacks)
 
 
-def _attempt(run: Run, state: GANState, requests: StopRequests, rollbacks: int) -> GANState:
+def _attempt(
+    run: Run, state: GANState, requests: StopRequests, rollbacks: int, programs: dispatch.Programs
+) -> GANState:
     """Trains from a state on. Raises Collapsed if training collapses and the configuration wants to act on it."""
     config, start = run.config, int(state.step)
     with ExitStack() as opened:
         with fail_on_all():
             output = Output.open(run, start, opened) if jax.process_index() == 0 else None
-        snapshot = Snapshot(config, state, {})  # compiled before there is anything to save in a hurry
+        on_device = jax.device_put(state, jax.local_devices()[0])
+        snapshot = Snapshot(config, on_device, {})  # compiled before there is anything to save in a hurry
         if output and start == 0:
             hooks.show_reals(output.monitor, run.image_set.images, config.seed)
             hooks.sample_hook(output, config.seed, config.sample_every).act(snapshot)
         stop = StopVote(requests, jax.process_count(), checkpoint.reached_preemption)
         reporter = Reporter(config, run.image_set.images, output, stop)
-        dispatcher = _dispatcher(run, rollbacks)
+        dispatcher = _dispatcher(run, rollbacks, programs)
         state = _loop(config, state, dispatcher, reporter, hooks.make_hooks(run, output, rollbacks), requests)
         if output:
             output.checkpoints.wait()
@@ -100,9 +113,24 @@ def _attempt(run: Run, state: GANState, requests: StopRequests, rollbacks: int) 
     return state
 
 
-def _dispatcher(run: Run, rollbacks: int) -> dispatch.Dispatcher:
+def _programs(config: ConfigDict, start: int, rollbacks: int) -> dispatch.Programs:
+    """The programs of the steps from `start` on, in the making: they depend on no images."""
+    method = steps.from_config(collapse.retried(config, rollbacks), devices.AXIS)
+    count, share = jax.local_device_count(), config.batch_size * config.discriminator_steps // jax.device_count()
+    batch = {"images": jax.ShapeDtypeStruct((count, share, *config.image_size, config.channels), np.uint8)}
+    if config.num_classes:
+        batch["labels"] = jax.ShapeDtypeStruct((count, share), np.int32)
+    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), states.abstract(config))
+    sizes = dispatch.sizes(start, config.num_steps, _steps_per_call(config))
+    return dispatch.Programs(functools.partial(steps.train_step, method), state, batch, sizes)
+
+
+def _steps_per_call(config: ConfigDict) -> int:
+    return dispatch.steps_per_call(config.steps_per_call, [config[name] for name in INTERVALS])
+
+
+def _dispatcher(run: Run, rollbacks: int, programs: dispatch.Programs) -> dispatch.Dispatcher:
     config = collapse.retried(run.config, rollbacks)
-    method = steps.from_config(config, devices.AXIS)
     images, labels, *_ = run.image_set
     data_set = {"images": images} | ({} if labels is None else {"labels": labels})
     batches = data.Batches(
@@ -113,11 +141,23 @@ def _dispatcher(run: Run, rollbacks: int) -> dispatch.Dispatcher:
         process_count=jax.process_count(),
     )
     return dispatch.Dispatcher(
-        functools.partial(steps.train_step, method),
+        programs,
         batches,
-        batches_per_step=method.discriminator_steps,
+        batches_per_step=config.discriminator_steps,
         data_set=data_set if run.placement == "device" else None,
     )
+
+
+class _Made(NamedTuple):
+    """What one call of the devices made, and what is to be done with it."""
+
+    results: Results
+    due: list[Hook]
+    state: GANState | None  # of one replica, on its device, if anything is due
+
+    @property
+    def step(self) -> int:
+        return self.results.steps.stop
 
 
 def _loop(
@@ -131,12 +171,11 @@ def _loop(
     start, end = int(host_state.step), config.num_steps
     # On the devices from the start: programs are compiled anew for arguments that lie elsewhere.
     state = devices.put(devices.replicate(host_state))
-    spread = devices.map_step(functools.partial(collapse.spread, steps.from_config(config)), donate=False)
-    jax.block_until_ready(spread(state.generator))  # compiled before the clock starts
+    jax.block_until_ready(_spread(config, state))  # compiled before the clock starts
     reporter.clock.start()
-    size = dispatch.steps_per_call(config.steps_per_call, [config[name] for name in INTERVALS])
-    waiting: Results | None = None
-    with closing(data.prefetch(dispatcher.prepare, dispatch.schedule(start, end, size))) as calls:
+    waiting: _Made | None = None
+    calls = data.prefetch(dispatcher.prepare, dispatch.schedule(start, end, _steps_per_call(config)))
+    with closing(Worker(beside.suits())) as worker, closing(calls):
         for number, call in enumerate(reporter.clock.timing_waits(calls), 1):
             compiles = dispatcher.compiles(call)
             with reporter.clock.paused() if compiles else nullcontext():
@@ -147,35 +186,62 @@ def _loop(
                 requests.hold()  # from now on there is something to save
             # The results of the call before: they are there by now, and the device never waits for us.
             if waiting:
-                reporter.write(waiting.steps.stop, reporter.read(waiting))
+                _report(waiting, config, reporter, worker)
             step = call.steps.stop
-            differences = spread(state.generator) if reporter.logs(step) else None
-            waiting = Results(call.steps, metrics, any_asked, differences, compiles)
+            differences = _spread(config, state) if reporter.logs(step) else None
             stopping = reporter.stop.decided and step < end
             due = [hook for hook in chosen if hook.due(step, last=step == end, stopping=stopping)]
-            if due:
-                snapshot = _act(due, config, state, reporter, waiting)
+            results = Results(call.steps, metrics, any_asked, differences, compiles)
+            waiting = _Made(results, due, devices.copy_of_replica(state) if due else None)
+            if due and (step == end or stopping or not worker.beside):
+                _report(waiting, config, reporter, worker)
                 waiting = None
             reporter.check_saves()
             if stopping:
+                worker.wait()
                 reporter.wait_for_saves()
                 best = reporter.best_so_far()
                 raise Preempted(f"stopped at step {step} on {reporter.stop.reason}; the same command resumes{best}")
-    return snapshot.state
+        worker.wait()
+    return reporter.last_state
 
 
-def _act(due: list[Hook], config: ConfigDict, state: GANState, reporter: Reporter, results: Results) -> Snapshot:
+def _spread(config: ConfigDict, state: GANState) -> jax.Array:
+    return collapse.spread(config, devices.copy_of_replica(state.generator.replace(opt_state=())))
+
+
+def _report(made: _Made, config: ConfigDict, reporter: Reporter, worker: Worker) -> None:
+    """Writes the line of a call, and does what is due; beside training, this hands both over."""
+    values, clock = reporter.read(made.results), reporter.clock
+    if not worker.beside:
+        worker.do(functools.partial(_act, made, config, reporter, values, clock.lap, clock.paused))
+        return
+    laps = [clock.lap()] if reporter.logs(made.step) else []
+    with clock.paused():  # only if too much is waiting
+        worker.do(functools.partial(_act, made, config, reporter, values, laps.pop, nullcontext))
+
+
+def _act(
+    made: _Made,
+    config: ConfigDict,
+    reporter: Reporter,
+    values: dict[str, float],
+    lap: Callable[[], Lap],
+    paused: Callable[[], AbstractContextManager[None]],
+) -> None:
     """What the hooks measure belongs to the line of the step; a collapse that it shows is not saved."""
-    values = reporter.read(results)
-    with reporter.clock.paused():
-        snapshot = Snapshot(config, devices.first_replica(state), values)
+    if made.state is None:
+        reporter.write(made.step, values, lap)
+        return
+    with paused():
+        snapshot = Snapshot(config, made.state, values)
         reporter.check_finite(snapshot)
-        for hook in due:
+        for hook in made.due:
             if hook.measures:
                 hook.act(snapshot)
-    reporter.write(snapshot.step, snapshot.metrics)
-    with reporter.clock.paused():
-        for hook in due:
+    reporter.write(snapshot.step, snapshot.metrics, lap)
+    with paused():
+        for hook in made.due:
             if not hook.measures:
                 hook.act(snapshot)
-    return snapshot
+    reporter.last_state = snapshot.state

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -142,7 +143,10 @@ def _leave(error: BaseException, code: int) -> NoReturn:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends the process. One of several ends at once: by default it would wait for the others to end too."""
+    """Ends the process. One of several ends at once: by default it would wait for the others to end too.
+
+    So does one that still compiles: it would wait for the compiler.
+    """
     jax = sys.modules.get("jax")
     if jax and jax.distributed.is_initialized():
         with suppress(OSError):
@@ -150,5 +154,9 @@ def leave(code: int) -> NoReturn:
             sys.stderr.flush()
         if jax.process_index() == 0:
             time.sleep(2)  # the others end with it, and may have an error to print as well
+        os._exit(code)
+    if any(thread.name == "compiling" for thread in threading.enumerate()):  # for a run that will not be
+        sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)

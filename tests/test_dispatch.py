@@ -115,7 +115,7 @@ def lines(workdir):
 
 
 def assert_same_run(one, other):
-    rates = {"images_per_sec", "data_wait"}
+    rates = {"images_per_sec", "data_wait", "overhead"}
     for a, b in zip(lines(one), lines(other), strict=True):
         assert a.keys() == b.keys()
         assert a["step"] == b["step"]

@@ -46,10 +46,10 @@ def test_a_lap_counts_steps_outside_of_pauses(clock):
     measured.count(8, in_pause=False)
     measured.count(1, in_pause=True)
     assert list(measured.timing_waits(iter(range(3)))) == [0, 1, 2]
-    assert measured.lap() == (4, 0)
+    assert measured.lap() == (4, 0, 100 / 102)
     clock.now += 4
     measured.count(2, in_pause=False)
-    assert measured.lap() == (0.5, 0), "a lap begins where the last one ended"
+    assert measured.lap() == (0.5, 0, 0), "a lap begins where the last one ended"
 
 
 def test_the_time_until_a_batch_is_there_is_waiting(clock):
@@ -63,7 +63,7 @@ def test_the_time_until_a_batch_is_there_is_waiting(clock):
     for _ in measured.timing_waits(batches()):
         clock.now += 3
         measured.count(1, in_pause=False)
-    assert measured.lap() == (3 / 12, 3 / 12)
+    assert measured.lap() == (3 / 12, 3 / 12, 0)
 
 
 def test_the_first_call_counts_with_its_compilation_if_there_is_no_other(clock):
@@ -71,7 +71,7 @@ def test_the_first_call_counts_with_its_compilation_if_there_is_no_other(clock):
     with measured.paused():
         clock.now += 10
     measured.count(1, in_pause=True)
-    assert measured.lap() == (0.1, 0)
+    assert measured.lap() == (0.1, 0, 1)
 
 
 def test_images_per_second_are_of_training_alone(tiny, tmp_path, monkeypatch, clock):

@@ -116,7 +116,7 @@ def _choose(function: str, layer: Layer, *arrays: Array) -> Array:
 
 @functools.cache
 def _chosen(function: str, layer: Layer, cpu: str, cuda: str) -> Callable[..., Array]:
-    """One function of a layer, traced once for each shape: the two networks mirror each other, and share half of them."""
+    """One function of a layer, traced once for each shape: the networks mirror each other, and share half of them."""
     plain, by_patches = _form("plain", function, layer), _form("patches", function, layer)
 
     def in_float32(*arrays: Array) -> Array:

@@ -26,21 +26,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from ml_collections import ConfigDict
 
-from dcgan_jax import latent
 from dcgan_jax import state as states
 from dcgan_jax.config import best_by
+from dcgan_jax.inference import first_samples
 from dcgan_jax.run import checkpoint
 from dcgan_jax.run.aside import set_aside
 from dcgan_jax.run.monitor import has_line
 from dcgan_jax.runtime import files
 from dcgan_jax.runtime.errors import TrainingError, UserError
 from dcgan_jax.state import GANState, NetworkState
-from dcgan_jax.steps import Method
 
 log = logging.getLogger("dcgan_jax")
 
@@ -63,16 +63,17 @@ class Collapsed(Exception):
         self.step, self.since = step, since
 
 
-def spread(method: Method, network: NetworkState) -> Array:
+def spread(config: ConfigDict, network: NetworkState) -> Array:
     """How much samples of a fixed z differ: the standard deviation of a pixel over 64 images, averaged over pixels.
 
-    network: the generator in training; its images are made by running statistics, as in sampling.
+    network: the generator in training; its images are made by running statistics, by the program of sampling.
     """
-    indices = jnp.arange(SPREAD_IMAGES)
-    classes = method.generator.num_classes
-    z = latent.draw(latent.key(method.seed, latent.SAMPLE), indices, method.latent_dim, method.prior)
-    images = method.generator.apply(network.variables(), z, indices % classes if classes else None)
-    return jnp.mean(jnp.std(images, axis=0))  # type: ignore[arg-type]
+    return _mean_deviation(first_samples(config, network.variables(), SPREAD_IMAGES))
+
+
+@jax.jit
+def _mean_deviation(images: Array) -> Array:
+    return jnp.mean(jnp.std(images, axis=0))
 
 
 def spread_of_images(images: np.ndarray) -> float:

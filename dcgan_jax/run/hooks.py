@@ -34,16 +34,18 @@ GRID = 64  # images in a grid of samples
 
 
 class Snapshot:
-    """A host copy of the state after a step, with the moving average recalibrated; made once, shared by all hooks.
+    """The state after a step, with the moving average recalibrated; made once, shared by all hooks.
 
-    metrics: of this step. Hooks that measure add to them; then they are written, and put into the checkpoint.
+    state: arrays of numpy. metrics: of this step. Hooks that measure add to them; then they are written, and put into
+    the checkpoint.
     """
 
     def __init__(self, config: ConfigDict, state: GANState, metrics: dict[str, float]):
-        """state: of one replica, arrays of numpy."""
-        self._config, self.step, self.metrics = config, int(state.step), metrics
-        self._average = recalibrate(config, jax.device_put(state.ema))
-        self.state = state.replace(ema=jax.device_get(self._average))
+        """state: of one replica, in the memory of a device (`devices.copy_of_replica`)."""
+        self._config, self.metrics = config, metrics
+        self._average = recalibrate(config, state.ema)
+        self.state: GANState = jax.device_get(state.replace(ema=self._average))
+        self.step = int(self.state.step)
 
     @cached_property
     def gan(self) -> TrainedGAN:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, NamedTuple, TextIO, TypeVar
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -23,6 +23,14 @@ from dcgan_jax.runtime import files
 log = logging.getLogger("dcgan_jax")
 
 T = TypeVar("T")
+
+
+class Lap(NamedTuple):
+    """Steps a second of training alone; shares of this time waiting for data, and of all time not training."""
+
+    steps_per_second: float
+    data_wait: float
+    overhead: float
 
 
 class Clock:
@@ -63,19 +71,20 @@ class Clock:
         else:
             self._steps += steps
 
-    def lap(self) -> tuple[float, float]:
-        """Steps a second since the last lap, and the share of the time in which the loop waited for data.
+    def lap(self) -> Lap:
+        """What was measured since the last lap.
 
         If all of these steps were in pauses, the pauses count: the rate includes compiling.
         """
         seconds = time.perf_counter() - self._began
+        overhead = self._paused / seconds if seconds else 0.0
         if self._steps:
             rate, seconds = self._steps / (seconds - self._paused), seconds - self._paused
         else:
             rate = self._steps_in_pauses / seconds
         waited = min(self._waited / seconds, 1.0)
         self.start()
-        return rate, waited
+        return Lap(rate, waited, overhead)
 
 
 class Monitor:
@@ -103,10 +112,11 @@ class Monitor:
         """One more step is done."""
         self._bar.update()
 
-    def write_metrics(self, step: int, values: dict[str, float], *, steps_per_second: float, data_wait: float) -> None:
+    def write_metrics(self, step: int, values: dict[str, float], lap: Lap) -> None:
         """Writes the metrics of one step, with what `Clock` measured since the last time."""
-        rate = steps_per_second * self._images_per_step
-        record = {"step": step} | values | {"images_per_sec": rate, "data_wait": data_wait}
+        rate = lap.steps_per_second * self._images_per_step
+        record = {"step": step} | values
+        record |= {"images_per_sec": rate, "data_wait": lap.data_wait, "overhead": round(lap.overhead, 4)}
         self._metrics.write(json.dumps(record) + "\n")
         self._metrics.flush()
         self._tensorboard.write(step, *(summary.scalar(name, record[name]) for name in record if name != "step"))
@@ -116,7 +126,7 @@ class Monitor:
         shown |= self._quality
         self._bar.set_postfix(shown)
         if self._bar.disable:
-            left = (self._num_steps - step) / steps_per_second
+            left = (self._num_steps - step) / lap.steps_per_second
             text = "  ".join(f"{name} {value}" for name, value in shown.items())
             with suppress(OSError):  # a terminal that is gone is no reason to stop
                 print(

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 import jax
@@ -12,11 +13,12 @@ from ml_collections import ConfigDict
 from dcgan_jax.config import best_by
 from dcgan_jax.run import collapse
 from dcgan_jax.run.hooks import Output, Snapshot
-from dcgan_jax.run.monitor import Clock, has_line
+from dcgan_jax.run.monitor import Clock, Lap, has_line
 from dcgan_jax.runtime import devices
 from dcgan_jax.runtime.errors import TrainingError
 from dcgan_jax.runtime.multihost import gather, run_on_all
 from dcgan_jax.runtime.signals import StopVote
+from dcgan_jax.state import GANState
 
 log = logging.getLogger("dcgan_jax")
 
@@ -42,31 +44,31 @@ class Reporter:
         history = collapse.history(config, output.monitor.lines()) if output else None
         self._watch = collapse.Watch(config, json.loads(gather(json.dumps(history))[0]))
         self._warned = False
+        self.last_state: GANState  # of the newest snapshot
 
     def logs(self, step: int) -> bool:
         """Whether a line is written after this step."""
         return step == self._config.num_steps or has_line(self._config, step)
 
     def read(self, results: Results) -> dict[str, float]:
-        """The metrics of the last step of a call. Raises TrainingError if one of them is not finite."""
+        """The metrics of the last step of a call, in the training loop. Raises TrainingError if one is not finite."""
         self.stop.record(bool(devices.first_replica(results.any_asked)))
         values = self._finite_values(results)
         self.clock.count(len(results.steps), in_pause=results.compiled)
         if results.spread is not None:
-            values["spread"] = float(devices.first_replica(results.spread)) / self._real_spread
+            values["spread"] = float(results.spread) / self._real_spread
         return values
 
-    def write(self, step: int, values: dict[str, float]) -> None:
+    def write(self, step: int, values: dict[str, float], lap: Callable[[], Lap]) -> None:
         """Writes the line of a step, if it has one. Raises Collapsed if the run acts on a collapse."""
         if not self.logs(step):
             return
         collapsed = self._watch(step, values)
-        rate, data_wait = self.clock.lap()
         values["collapsed"] = float(collapsed is not None)
         if self._output:
             seen = step * self._config.batch_size * self._config.discriminator_steps
             line = values | {"epoch": round(seen / self._epoch_size, 4)}
-            self._output.monitor.write_metrics(step, line, steps_per_second=rate, data_wait=data_wait)
+            self._output.monitor.write_metrics(step, line, lap())
         if collapsed and self._acts(step):
             raise collapsed
         if collapsed and not self._warned and self._output:

@@ -4,7 +4,9 @@ A replicated state has a leading axis, one entry a local device, all of them equ
 """
 
 import re
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import jax
@@ -16,6 +18,7 @@ from dcgan_jax.runtime.errors import UserError
 
 Tree = Any
 AXIS = "replica"
+COMPILING = "compiling"  # the name of threads that compile
 # What the user asks JAX for, by the names of the environment variables.
 ASKED = {"JAX_PLATFORMS": "jax_platforms", "JAX_PLATFORM_NAME": "jax_platform_name"}
 
@@ -94,6 +97,19 @@ def first_replica(tree: Tree) -> Tree:
     return jax.tree.map(lambda x: np.array(x.addressable_data(0))[0], tree)
 
 
+@jax.jit
+def _without_axis(tree: Tree) -> Tree:
+    return jax.tree.map(lambda x: x[0], tree)
+
+
+def copy_of_replica(tree: Tree) -> Tree:
+    """The first local replica in the memory of its device, copied after the steps that were called before.
+
+    Returns at once; no later step's donation can touch the copy.
+    """
+    return _without_axis(jax.tree.map(lambda x: x.addressable_data(0), tree))
+
+
 def shard(batch: Tree) -> Tree:
     """This process's share of a batch, arrays [B, ...], to [local devices, B / local devices, ...]."""
     devices = jax.local_device_count()
@@ -116,7 +132,31 @@ def map_step(step: Callable, *, donate: bool = True) -> Callable:
 
     Arguments and results have the leading axis of a replicated state.
     """
-    mapped = jax.pmap(step, axis_name=AXIS, donate_argnums=(0,) if donate else ())
+    return _patient(jax.pmap(step, axis_name=AXIS, donate_argnums=(0,) if donate else ()))
+
+
+def compile_in_thread(step: Callable, *arguments: Tree) -> Future[Callable]:
+    """`map_step` for arguments of these shapes and dtypes; traced now, and compiled in a thread that goes on by itself.
+
+    Of several processes each compiles when it calls: JAX compiles ahead for those of one process alone.
+    """
+    ready: Future[Callable] = Future()
+    if jax.process_count() > 1:
+        ready.set_result(map_step(step))
+        return ready
+    lowered = jax.pmap(step, axis_name=AXIS, donate_argnums=0).lower(*arguments)
+
+    def compile_it() -> None:
+        try:
+            ready.set_result(_patient(lowered.compile()))
+        except BaseException as error:
+            ready.set_exception(error)
+
+    threading.Thread(target=compile_it, name=COMPILING).start()
+    return ready
+
+
+def _patient(mapped: Callable) -> Callable:
     if jax.default_backend() != "cpu" or jax.local_device_count() == 1:
         return mapped
 

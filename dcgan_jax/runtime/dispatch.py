@@ -5,8 +5,11 @@ On a CPU it makes one, since convolutions inside a loop are many times slower th
 """
 
 import functools
+import logging
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -15,10 +18,13 @@ import numpy as np
 from dcgan_jax.runtime import devices
 from dcgan_jax.runtime.errors import UserError
 
+log = logging.getLogger("dcgan_jax")
+
 Tree = Any
 Step = Callable[..., tuple[Tree, Tree]]
 
 MAX_STEPS_PER_CALL = 16  # unless someone asks for more: a request to stop is seen after two calls at most
+SILENT_SECONDS, TELL_EVERY = 2.0, 10.0  # of waiting for the compiler
 
 
 class Batches(Protocol):
@@ -32,11 +38,10 @@ class Batches(Protocol):
 
 
 class Call(NamedTuple):
-    """One call of the devices: steps range(s, t), from step s to step t; its program, and the program's arguments."""
+    """One call of the devices: steps range(s, t), from step s to step t, and what they read, on the devices."""
 
     steps: range
-    program: Callable
-    arguments: tuple
+    inputs: Tree
 
 
 def steps_per_call(wanted: int, intervals: Sequence[int]) -> int:
@@ -81,51 +86,85 @@ def schedule(start: int, end: int, count: int) -> Iterator[range]:
         start += size
 
 
-def from_device(step: Step) -> Step:
-    """The step over a data set in the device's memory: (state, all images and labels, indices int [B])."""
-
-    def step_on_indices(state: Tree, data_set: dict[str, jax.Array], indices: jax.Array) -> tuple[Tree, Tree]:
-        return step(state, {name: array[indices] for name, array in data_set.items()})
-
-    return step_on_indices
+def sizes(start: int, end: int, count: int) -> list[int]:
+    """How many steps the calls of `schedule` make: one, `count`, or both, in the order in which they come."""
+    found: dict[int, None] = {}
+    for first in (start, -(-start // count) * count, end - 1):
+        found |= dict.fromkeys(len(call) for call in schedule(first, min(first + count, end), count))
+    return list(found)
 
 
 def several(step: Step) -> Step:
-    """Several steps in one call: the last argument and the metrics have a leading axis, one entry a step."""
+    """Several steps in one call: batches, votes' results and metrics have a leading axis, one entry a step."""
 
-    def steps(state: Tree, *arguments: Tree) -> tuple[Tree, Tree]:
-        *constant, each = arguments
-        return jax.lax.scan(lambda state, inputs: step(state, *constant, inputs), state, each)
+    def steps(state: Tree, batches: Tree) -> tuple[Tree, Tree]:
+        return jax.lax.scan(step, state, batches)
 
     return steps
+
+
+class Programs:
+    """The programs of a run's steps, by how many one call makes; they are compiled in threads from now on.
+
+    step: (state, batch) -> (state, metrics), pure, over the axis `devices.AXIS`. state, batch: shapes and dtypes on the
+    devices of this process, with their leading axis. sizes: of the calls that there will be: nothing else is compiled.
+    """
+
+    def __init__(self, step: Step, state: Tree, batch: Tree, sizes: Sequence[int]):
+        vote = jax.ShapeDtypeStruct((jax.local_device_count(),), np.int32)
+        self._compiling: dict[int, Future[Callable]] = {}
+        for size in sizes:
+            mapped = step if size == 1 else several(step)
+            inputs = batch if size == 1 else jax.tree.map(lambda x, size=size: _with_axis(x, size), batch)
+            self._compiling[size] = devices.compile_in_thread(devices.voting(mapped), state, vote, inputs)
+
+    def __getitem__(self, size: int) -> Callable:
+        """The program of calls of so many steps. Waits for it, and says so if that takes longer than a moment."""
+        program, began, patience = self._compiling[size], time.monotonic(), SILENT_SECONDS
+        while True:
+            try:
+                return program.result(timeout=patience)
+            except TimeoutError:
+                if program.done():  # it is the compiler's own
+                    raise
+            waited = time.monotonic() - began
+            told = "once: what is compiled is kept for the next start" if patience < TELL_EVERY else f"{waited:.0f} s"
+            log.info("compiling the training step, %s", told)
+            patience = TELL_EVERY
+
+
+def _with_axis(x: jax.ShapeDtypeStruct, size: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((x.shape[0], size, *x.shape[1:]), x.dtype)
+
+
+def _gather(data_set: dict[str, jax.Array], indices: jax.Array) -> dict[str, jax.Array]:
+    return {name: array[indices] for name, array in data_set.items()}
 
 
 class Dispatcher:
     """Prepares calls and makes them.
 
-    step: (state, batch) -> (state, metrics), pure, over the axis `devices.AXIS`; it takes `batches_per_step` batches,
-    each shared out over all devices, one after the other. data_set: all images and labels, to be kept in the devices'
-    memory; None: each batch is sent there.
+    programs: of a step that takes `batches_per_step` batches, each shared out over all devices, one after the other.
+    data_set: all images and labels, to be kept in the devices' memory; None: each batch is sent there. Batches are
+    gathered by a program of their own, so that those of the steps depend on no data set.
     """
 
     def __init__(
         self,
-        step: Step,
+        programs: Programs,
         batches: Batches,
         *,
         batches_per_step: int = 1,
         data_set: dict[str, np.ndarray] | None = None,
     ):
+        self._programs, self._batches_per_step = programs, batches_per_step
         self._inputs: Callable[[int], Tree] = batches
-        self._batches_per_step = batches_per_step
-        self._constant: tuple = ()
+        self._to_batch: Callable[[Tree], Tree] = lambda inputs: inputs
         if data_set is not None:
-            step, self._inputs = from_device(step), batches.indices
-            self._constant = (devices.put(devices.replicate(data_set)),)
-        # Compiled when they are called: often there is only one kind of call.
-        self._one = devices.map_step(devices.voting(step))
-        self._several = devices.map_step(devices.voting(several(step)))
-        self._compiled: set[Callable] = set()
+            self._inputs = batches.indices
+            gather = devices.map_step(_gather, donate=False)
+            self._to_batch = functools.partial(gather, devices.put(devices.replicate(data_set)))
+        self._called: set[int] = set()
 
     @functools.cached_property
     def _votes(self) -> dict[bool, jax.Array]:
@@ -135,9 +174,8 @@ class Dispatcher:
         """Reads the inputs of a call and starts to send them; may run ahead, in another thread."""
         inputs = [self._inputs_of(step) for step in steps]
         if len(inputs) == 1:
-            return Call(steps, self._one, (*self._constant, devices.put(inputs[0])))
-        stacked = jax.tree.map(lambda *arrays: np.stack(arrays, axis=1), *inputs)
-        return Call(steps, self._several, (*self._constant, devices.put(stacked)))
+            return Call(steps, devices.put(inputs[0]))
+        return Call(steps, devices.put(jax.tree.map(lambda *arrays: np.stack(arrays, axis=1), *inputs)))
 
     def _inputs_of(self, step: int) -> Tree:
         """Arrays [local devices, batches a step * B / devices, ...]."""
@@ -146,10 +184,11 @@ class Dispatcher:
         return jax.tree.map(lambda *arrays: np.concatenate(arrays, axis=1), *batches) if batches[1:] else batches[0]
 
     def compiles(self, call: Call) -> bool:
-        """Whether this is the first call of its program, which compiles it."""
-        return call.program not in self._compiled
+        """Whether this is the first call of its program, which may have to wait for the compiler."""
+        return len(call.steps) not in self._called
 
     def __call__(self, state: Tree, call: Call, stop: bool) -> tuple[Tree, Tree, jax.Array]:
         """The new state, the metrics (an entry for each of several steps), and whether any process asks to stop."""
-        self._compiled.add(call.program)
-        return call.program(state, self._votes[stop], *call.arguments)
+        program = self._programs[len(call.steps)]
+        self._called.add(len(call.steps))
+        return program(state, self._votes[stop], self._to_batch(call.inputs))

@@ -1,0 +1,68 @@
+"""Work that is done in order: at once, or on accelerators in a thread, while they train on."""
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import jax
+
+Work = Callable[[], None]
+
+# Pieces that may wait their turn, each with a copy of the state on the device. Beyond, training waits for the first.
+MAX_WAITING = 2
+
+
+def suits() -> bool:
+    """Whether such work should be done beside training.
+
+    On a CPU both would share the cores. Several processes meet in collectives, in the same order on each of them.
+    """
+    return jax.default_backend() != "cpu" and jax.process_count() == 1
+
+
+class Worker:
+    """Does each piece of work after the one before.
+
+    beside: in a thread. What a piece raises is then raised by the next call of any method; later pieces are not done.
+    """
+
+    def __init__(self, beside: bool):
+        self.beside = beside
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="beside training") if beside else None
+        self._waiting: deque[Future[None]] = deque()
+        self._failed = False
+
+    def do(self, work: Work) -> None:
+        """Does the work, or takes it on; waits only if too much is waiting."""
+        self.check()
+        if self._thread is None:
+            work()
+            return
+        while len(self._waiting) > MAX_WAITING:
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(self._unless_failed, work, jax.config.values["jax_enable_x64"]))
+
+    def check(self) -> None:
+        """Raises what a finished piece has raised."""
+        while self._waiting and self._waiting[0].done():
+            self._waiting.popleft().result()
+
+    def wait(self) -> None:
+        """Returns when everything is done."""
+        while self._waiting:
+            self._waiting.popleft().result()
+
+    def close(self) -> None:
+        """Ends the thread after the piece in progress; those after it are not done."""
+        if self._thread:
+            self._thread.shutdown(cancel_futures=True)
+
+    def _unless_failed(self, work: Work, wide: bool) -> None:
+        if self._failed:
+            return
+        try:
+            with jax.enable_x64(wide):  # settings of a `with` hold in their own thread alone
+                work()
+        except BaseException:
+            self._failed = True
+            raise
