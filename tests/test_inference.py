@@ -57,15 +57,15 @@ def test_features_are_the_maxima_of_the_maps(gan):
 
 
 def test_maps_that_do_not_divide_by_four_are_pooled_whole():
-    from dcgan_jax.inference import _max_pool
+    from dcgan_jax.ops.max_pool import max_pool
 
     maps = np.arange(7 * 6, dtype=np.float32).reshape(1, 7, 6, 1)
-    pooled = np.asarray(_max_pool(maps))[0, :, :, 0]
+    pooled = np.asarray(max_pool(maps))[0, :, :, 0]
     assert pooled.shape == (4, 4)
     assert pooled.max() == 41
     # Rows 0-1, 1-3, 3-5, 5-6 of seven; columns 0-1, 1-2, 3-4, 4-5 of six.
     assert pooled.tolist() == [[6 * row + column for column in (1, 2, 4, 5)] for row in (1, 3, 5, 6)]
-    assert np.asarray(_max_pool(maps[:, :2, :3])).shape == (1, 2, 3, 1)
+    assert np.asarray(max_pool(maps[:, :2, :3])).shape == (1, 2, 3, 1)
 
 
 def test_samples_are_the_grids_of_training(gan, straight_run):
