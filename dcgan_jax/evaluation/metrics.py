@@ -7,8 +7,6 @@ compared with other people's, and extracting the features takes most of the time
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import svdvals
-from scipy.special import log_softmax, logsumexp
 
 from dcgan_jax.evaluation.moments import Moments
 
@@ -28,6 +26,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     |m - n|^2 + tr(A) + tr(B) - 2 tr((A B)^(1/2)). The last trace is the sum of the singular values of A^(1/2) B^(1/2):
     this stays real, and works for singular covariances.
     """
+    from scipy.linalg import svdvals  # imported late: a start of training should not wait for it
+
     difference = a.mean - b.mean
     cross = svdvals(_square_root(a.covariance) @ _square_root(b.covariance)).sum()
     return float(difference @ difference + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross)
@@ -97,6 +97,8 @@ def inception_score(logits: np.ndarray) -> Estimate:
     value, spread: mean and standard deviation over 10 parts, shuffled as in torch-fidelity. standard_error: of the
     mean. logits: of at least 10 images.
     """
+    from scipy.special import log_softmax, logsumexp
+
     logits = logits[np.random.RandomState(SHUFFLE_SEED).permutation(len(logits))].astype(np.float64)
     log_p = log_softmax(logits, axis=1)
     scores = []
