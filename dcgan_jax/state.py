@@ -11,7 +11,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from dcgan_jax import latent, models, optimizers
-from dcgan_jax.runtime.compile_cache import COMPILED_ONCE
+from dcgan_jax.runtime.compile_cache import QUICKLY
 
 Tree = Any
 
@@ -53,7 +53,7 @@ class GANState(struct.PyTreeNode):
 
 def create(config: ConfigDict) -> GANState:
     """The state at step 0, a function of the configuration and its seed."""
-    return jax.jit(lambda: _from_config(config), compiler_options=COMPILED_ONCE)()
+    return jax.jit(lambda: _from_config(config), compiler_options=QUICKLY)()
 
 
 def abstract(config: ConfigDict) -> GANState:

@@ -23,7 +23,7 @@ from dcgan_jax.evaluation import cache
 from dcgan_jax.evaluation.features import Extractor
 from dcgan_jax.ops.conv import conv
 from dcgan_jax.ops.pixels import to_unit_range
-from dcgan_jax.runtime.compile_cache import COMPILED_ONCE
+from dcgan_jax.runtime.compile_cache import QUICKLY
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import digest
 
@@ -126,11 +126,11 @@ def fit(
     batch: of each step, images uint8 [B, H, W, C] and labels int [B]. title: of the progress bar.
     """
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
-    init = jax.jit(network.init, compiler_options=COMPILED_ONCE)
+    init = jax.jit(network.init, compiler_options=QUICKLY)
     variables = init(jax.random.key(seed), batch(0)[0][:1])
     state = variables, optimizer.init(variables["params"])
 
-    @functools.partial(jax.jit, donate_argnums=0)
+    @functools.partial(jax.jit, donate_argnums=0, compiler_options=QUICKLY)
     def train_step(state: Tree, images: Array, labels: Array) -> Tree:
         variables, opt_state = state
 
