@@ -37,7 +37,9 @@ def overview() -> str:
     rows = [f"| [`{title(file)}`]({page(file)}) | {docstring(file).partition(':')[0]} |" for file in files()]
     return (
         "# All commands\n\n`python launch/NAME.py` in a checkout, or `dcgan-jax NAME` with the same flags wherever the "
-        "package is installed. `--help` prints what these pages say.\n\n| NAME | |\n|---|---|\n" + "\n".join(rows) + "\n"
+        "package is installed. `--help` prints what these pages say.\n\n| NAME | |\n|---|---|\n"
+        + "\n".join(rows)
+        + "\n"
     )
 
 

@@ -27,7 +27,12 @@ PAGES = {
     "dcgan_jax": "built.md",
     "launch": "commands.md",
 }
-CODE = {".py": "python", ".sh": "bash", ".sbatch": "bash", ".cff": "yaml"}  # shown as pages; others are copied as they are
+CODE = {
+    ".py": "python",
+    ".sh": "bash",
+    ".sbatch": "bash",
+    ".cff": "yaml",
+}  # shown as pages; others are copied as they are
 LINK = re.compile(r"(\]\(|(?:src|href)=\")([^)\"\s#]*)(#[^)\"\s]*)?(?=[)\"])")
 
 
