@@ -66,7 +66,8 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> str:
     """Turns links to files of the project into links to pages."""
-    source = next((source for source, uri in PAGES.items() if uri == page.file.src_uri), f"docs/{page.file.src_uri}")
+    sources = {uri: source for source, uri in PAGES.items() if source.endswith(".md")}
+    source = sources.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     if not (ROOT / source).is_file():  # made from code: its links are between pages already
         return markdown
 
