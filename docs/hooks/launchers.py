@@ -1,6 +1,7 @@
 """A page for each launcher, from its docstring and the flags that it defines."""
 
 import ast
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -50,7 +51,7 @@ def markdown(file: Path) -> str:
     lines = [
         *(f"# {title(file)}", "", f"{purpose}.", ""),
         *("```text", usage, usage.replace(f"python launch/{file.stem}.py", f"dcgan-jax {title(file)}"), "```", ""),
-        *("```text", rest.strip(), "```", "") * bool(rest.strip()),
+        *(_as_markdown(paragraph) + "\n" for paragraph in re.split(r"\n\s*\n", rest.strip("\n")) if paragraph.strip()),
         *("## Flags", "", "| flag | default | meaning |", "|---|---|---|"),
     ]
     defined, shared = flags_of(file)
@@ -60,12 +61,21 @@ def markdown(file: Path) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _as_markdown(paragraph: str) -> str:
+    """A paragraph of a docstring: as it is if its lines are aligned, otherwise as text, with flags as code."""
+    if re.search(r"^ |\S {2,}\S", paragraph, re.MULTILINE):
+        return f"```text\n{paragraph}\n```"
+    text = re.sub(r"(?<![\w`-])--\w[\w.]*(?:=[^\s,;:)]+)?(?<!\.)", r"`\g<0>`", paragraph)
+    return re.sub(r"\n(?=\w+: )", "  \n", text)  # each definition on a line of its own
+
+
 def _row(flag: flags.Flag) -> str:
     values = getattr(flag.parser, "enum_values", None)
-    more = f" ({', '.join(f'`{value}`' for value in values)})" if values else ""
-    default = "" if flag.default is None else f"`{flag.default}`"
-    text = " ".join((flag.help or "").split()).replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
-    return f"| `--{flag.name}` | {default} | {text}{more} |"
+    text = " ".join((flag.help or "").split())
+    text = text.removeprefix(f"<{'|'.join(values)}>: ") if values else text
+    text = text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
+    text += f": {', '.join(f'`{value}`' for value in values)}" if values else ""
+    return f"| `--{flag.name}`{{.flag}} | {f'`{flag.default}`' if flag.default not in (None, [], '') else ''} | {text} |"
 
 
 def flags_of(file: Path) -> tuple[list[flags.Flag], list[str]]:
