@@ -75,7 +75,8 @@ def _row(flag: flags.Flag) -> str:
     text = text.removeprefix(f"<{'|'.join(values)}>: ") if values else text
     text = text.replace("|", "\\|").replace("<", "&lt;").replace("*", "\\*")
     text += f": {', '.join(f'`{value}`' for value in values)}" if values else ""
-    return f"| `--{flag.name}`{{.flag}} | {f'`{flag.default}`' if flag.default not in (None, [], '') else ''} | {text} |"
+    default = "" if flag.default in (None, [], "") else f"`{flag.default}`"
+    return f"| `--{flag.name}`{{.flag}} | {default} | {text} |"
 
 
 def flags_of(file: Path) -> tuple[list[flags.Flag], list[str]]:
