@@ -56,6 +56,7 @@ def arguments_of(line):
     """The file and the arguments of a launcher."""
     for name, instead in STAND_INS.items():
         line = line.replace(name, instead)
+    line = re.sub(r"=N(?=\s|$)", "=1", line)
     words = shlex.split(line)
     words = words[1:] if words[0].endswith("python") else words
     if words[0] != "dcgan-jax":
