@@ -5,6 +5,7 @@ lies above all that it imports, and below its name stand those of them that no o
 """
 
 import ast
+import functools
 import html
 import textwrap
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ STYLE = (
 )
 
 
+@functools.cache
 def boxes() -> list[str]:
     """Files and folders of the package, such as 'models', 'ops', 'run.checkpoint'."""
     tree = ast.parse((ROOT / "tests" / "test_rooms.py").read_text(encoding="utf-8"))
