@@ -20,8 +20,16 @@ from dcgan_jax.evaluation.metrics import DENSITY_NEIGHBOUR, KID_SUBSET_SIZE, SCO
 from dcgan_jax.runtime.errors import UserError
 
 # The least number of images of each kind, whatever the features; FID needs more than these (`counts`).
-MIN_IMAGES = {"fid": 2, "kid": KID_SUBSET_SIZE, "is": SCORE_PARTS, "prdc": DENSITY_NEIGHBOUR + 1, "memorisation": 2}
+MIN_IMAGES = {
+    "fid": 2,
+    "kid": KID_SUBSET_SIZE,
+    "is": SCORE_PARTS,
+    "prdc": DENSITY_NEIGHBOUR + 1,
+    "memorisation": 2,
+}
+ALONE = ("is", "memorisation")  # whose names have no split: they need no real images, or all of them
 MAX_SAMPLES = 10_000_000  # their features are held in memory
+_METRIC = "|".join(MIN_IMAGES)
 PRDC_NAMES = ("precision", "recall", "density", "coverage")
 
 
@@ -57,7 +65,7 @@ def parse_without_splits(names: str, count: int = sys.maxsize) -> list[MetricSpe
     """
 
     def parse_name(name: str) -> MetricSpec:
-        match = re.fullmatch(r"(fid|kid|is|prdc|memorisation)(?:(\d{1,9})(k?))?", name)
+        match = re.fullmatch(rf"({_METRIC})(?:(\d{{1,9}})(k?))?", name)
         if not match:
             raise UserError(
                 f"config.eval_metrics: {name!r} is no measure of two sets of images, expected such as fid, fid10k, "
@@ -65,7 +73,7 @@ def parse_without_splits(names: str, count: int = sys.maxsize) -> list[MetricSpe
             )
         metric, digits, thousands = match.groups()
         wanted = _count(name, metric, digits, thousands) if digits else count
-        return MetricSpec(name, metric, wanted, "" if metric in ("is", "memorisation") else "train")
+        return MetricSpec(name, metric, wanted, "" if metric in ALONE else "train")
 
     return _parse_list(names, parse_name)
 
@@ -80,7 +88,7 @@ def _parse_list(names: str, parse_name: Callable[[str], MetricSpec]) -> list[Met
 
 
 def _parse_name(name: str) -> MetricSpec:
-    match = re.fullmatch(r"(fid|kid|is|prdc|memorisation)(\d{1,9})(k?)(?:_(train|test))?", name)
+    match = re.fullmatch(rf"({_METRIC})(\d{{1,9}})(k?)(?:_(train|test))?", name)
     if not match:
         known = ["fid50k_train", "fid10k_test", "kid50k_train", "is50k", "prdc10k_train", "memorisation10k"]
         close = difflib.get_close_matches(name, known, n=1, cutoff=0) or known[:1]
@@ -89,9 +97,9 @@ def _parse_name(name: str) -> MetricSpec:
         )
     metric, digits, thousands, split = match.groups()
     count = _count(name, metric, digits, thousands)
-    if metric in ("is", "memorisation") and split:
+    if metric in ALONE and split:
         raise UserError(f"config.eval_metrics: found {name!r}, expected {name.removesuffix(f'_{split}')}")
-    if metric in ("fid", "kid", "prdc") and not split:
+    if metric not in ALONE and not split:
         raise UserError(
             f"config.eval_metrics: found {name!r}, expected {name}_train or {name}_test: what it is measured against"
         )
