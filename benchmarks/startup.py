@@ -1,11 +1,11 @@
 """Waiting times: for the import, for a run's first samples, and for the first step of training.
 
-    python benchmarks/startup.py [--config=configs/digits.py] [--repeats=3] [--other=TREE] [--json=FILE] [--KEY=VALUE ...]
+    python benchmarks/startup.py [--config=configs/digits.py] [--repeats=3] [--other=TREE] [--KEY=VALUE ...]
 
 Each time includes the start of a new process and is the median of `repeats`. The 'first' start has empty caches, but
-for the prepared images; the 'second' has what the first left; the user's own caches are not used. 'compilation' is the sum
-over all programs, of which some are compiled at the same time; in the second start it is the time to read them from
-the cache. At the end the programs of a run of one step are named. KEY is a field of the configuration, such as data.path.
+for the prepared images; the 'second' has what the first left; the user's own caches are not used. 'compilation' is the
+sum over all programs, of which some are compiled at the same time; in the second start it is the time to read them from
+the cache. At the end the programs of a run of one step are named. KEY is a field of the configuration.
 
 other: another tree of the project, such as a worktree of an earlier commit. Both start in turns, and `ratio` is the
 median over the pairs of this tree's time to the other's.
