@@ -10,6 +10,7 @@
 #   --formulations[-ROW]  every layer and pass of the LSUN network (or of ROW's) in each formulation
 #   --calls[-ROW]         the library calls of the compiled step: kind, result, window, layout, time
 #   --flags[-ROW]         the step by XLA's flags, each in a process of its own
+#   --sampling[-ROW]      10,000 sampled images, compared with PyTorch, and Inception's features of as many
 #   --plan                prints the plan alone
 #   --dry                 the same on the CPU with tiny networks, in about a minute
 #
@@ -24,11 +25,12 @@ export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 
 # Rows by worth, with the seconds each is expected to take: 10 for imports and devices, 20 to compile a step, twice in
 # threads 25, 55 for PyTorch's compiler, 5 for its other modes, and 1 for each that is measured.
-plan=(--formulations:80 lsun-512-bfloat16:110 lsun-128-bfloat16:40 cifar10-64-bfloat16:45 faces-128-bfloat16:40
+plan=(--formulations:80 lsun-512-bfloat16:110 lsun-128-bfloat16:40 --sampling:100 cifar10-64-bfloat16:45 faces-128-bfloat16:40
   lsun-2048-bfloat16:45 cifar10-512-bfloat16:40 lsun-128-float32:45 cifar10-64-float32:40)
 default=lsun-512-bfloat16
 options=(--repeats=5 --seconds=0.3)
 compiled=compiled_last graphs=,cuda_graphs both=chosen,plain,fastest
+sampling=(--count=10000 "--features=inception,quality")
 
 dry=""
 rows=()
@@ -40,17 +42,17 @@ for argument in "$@"; do
   esac
 done
 if [ -n "$dry" ]; then
-  plan=(--formulations:20 lsun-512-bfloat16:40)
+  plan=(--formulations:20 lsun-512-bfloat16:40 --sampling:20)
   options=(--repeats=2 --seconds=0 --peak_size=128 --width=2 --image_size=8)
-  compiled=eager graphs=""
+  compiled=eager graphs="" sampling=(--count=70 --features=quality)
   # PyTorch's threads spin while they wait, for minutes if other programs use the cores.
   export JAX_PLATFORMS=cpu CUDA_VISIBLE_DEVICES="" OMP_NUM_THREADS=1 XLA_FLAGS="${XLA_FLAGS:---xla_backend_optimization_level=0}"
 fi
 if [ ${#rows[@]} -eq 0 ]; then rows=("${plan[@]%:*}"); fi
 for row in "${rows[@]}"; do
-  if ! [[ $row =~ ^(--(formulations|calls|flags)-?)?((lsun|faces|cifar10)-[0-9]+-(float32|bfloat16))?$ && -n $row ]]; then
+  if ! [[ $row =~ ^(--(formulations|calls|flags|sampling)-?)?((lsun|faces|cifar10)-[0-9]+-(float32|bfloat16))?$ && -n $row ]]; then
     echo "error: ROW: found '$row', expected NETWORK-BATCH-DTYPE such as lsun-128-bfloat16 or cifar10-64-float32," \
-      "--formulations, --calls or --flags" >&2
+      "--formulations, --calls, --flags or --sampling" >&2
     exit 2
   fi
 done
@@ -59,17 +61,17 @@ if [ -z "$dry" ] && ! command -v nvidia-smi >/dev/null; then
   exit 2
 fi
 
-seconds_of() { # ROW: as the plan says, 45 for another row, 60 and 150 for flags
+seconds_of() { # ROW: as the plan says, or by its kind
   local known
   for known in "${plan[@]}"; do
     [ "${known%:*}" != "$1" ] || { echo "${known##*:}" && return; }
   done
-  case "$1" in --flags*) echo 200 ;; --formulations*) echo 60 ;; *) echo 45 ;; esac
+  case "$1" in --flags*) echo 200 ;; --sampling*) echo 100 ;; --formulations*) echo 60 ;; *) echo 45 ;; esac
 }
 
 measure() { # ROW SECONDS
   local row=$1 what="" network batch dtype program=train_step flags=() modes=channels_last environment=()
-  if [[ $row =~ ^--(formulations|calls|flags)-?(.*)$ ]]; then
+  if [[ $row =~ ^--(formulations|calls|flags|sampling)-?(.*)$ ]]; then
     what=${BASH_REMATCH[1]} row=${BASH_REMATCH[2]:-$default}
   fi
   IFS=- read -r network batch dtype <<<"$row"
@@ -82,6 +84,7 @@ measure() { # ROW SECONDS
     formulations) program=formulations flags=(--seconds=0.02) ;;
     calls) flags=(--calls) environment=("XLA_FLAGS=${XLA_FLAGS:-} --xla_gpu_enable_command_buffer=") ;;
     flags) flags=(--flags) ;;
+    sampling) program=sampling flags=(--peer=torch "--modes=$modes" "${sampling[@]}") ;;
     *) flags+=(--peer=torch "--modes=$modes") ;;
   esac
   [ -z "$dry" ] || environment=()

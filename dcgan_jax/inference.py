@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from dcgan_jax import latent, models
 from dcgan_jax.config import default_config, validate
 from dcgan_jax.ops.batch_norm import RECOMPUTE_BATCH, recompute_statistics, statistics_of_images
-from dcgan_jax.ops.chunks import map_chunks
+from dcgan_jax.ops.chunks import map_chunks, suitable
 from dcgan_jax.ops.max_pool import max_pool
 from dcgan_jax.ops.pixels import to_uint8, to_unit_range
 from dcgan_jax.run import places
@@ -28,8 +28,8 @@ if TYPE_CHECKING:  # loading a network should not wait for the import of optax
     from dcgan_jax.state import Average
 
 Tree = Any
-# Everything runs in chunks of this size, the last one filled up: a compiled network computes the same bits for an image
-# however many were asked for, and only one size is ever compiled.
+# Everything runs in chunks of one size, the last one filled up: a compiled network computes the same bits for an image
+# however many were asked for, and only one size is ever compiled. On a CPU it is this one.
 CHUNK = 64
 RECALIBRATION_BATCHES = 16
 NETWORKS = ("ema", "discriminator")  # those of a checkpoint that are used
@@ -66,14 +66,17 @@ def _generate(generator: models.Generator, variables: Tree, z: Array, labels: Ar
 def first_samples(config: ConfigDict, variables: Tree, count: int) -> Array:
     """The first `count` images that `TrainedGAN.sample` makes by the configuration's seed, before they become uint8.
 
-    They are made by its program, which is not compiled again. variables: of the generator. count: at most 64. On the
+    They are made by its program, which is not compiled again; fewer come if a chunk is smaller than `count`. On the
     device, without waiting: float [count, H, W, C] in [-1, 1].
     """
     generator, _ = models.from_config(config)
-    indices = np.arange(CHUNK)
+    indices = np.arange(suitable(CHUNK, config.image_size))
     labels = (indices % config.num_classes).astype(np.int32) if config.num_classes else None
     z = _draw(config.seed, latent.SAMPLE, indices, config.latent_dim, config.prior)
     return _generate(generator, variables, z, labels)[:count]
+
+
+_to_uint8 = jax.jit(to_uint8)  # apart from the network, whose bits it must not change; four times less to fetch
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -117,6 +120,7 @@ class TrainedGAN:
         self.config, self.classes = config, classes
         self.step = int(state["step"])
         self.latent_dim: int = config.latent_dim
+        self.chunk = suitable(CHUNK, config.image_size)
         self.generator, self.discriminator = models.from_config(config)
         used = [state.get(network, {}) for network in NETWORKS]
         self.generator_variables, self._discriminator_variables = jax.device_put(
@@ -148,7 +152,7 @@ class TrainedGAN:
         def draw(chunk: np.ndarray) -> Array:
             return _draw(seed, latent.SAMPLE, chunk, self.latent_dim, self.config.prior)
 
-        return self._images(draw, indices, labels, to_uint8)
+        return self._images(draw, indices, labels, _to_uint8)
 
     def latents(self, indices: np.ndarray, seed: int = 0) -> np.ndarray:
         """The z that `sample` makes the images of these indices, int [n], from: float32 [n, latent_dim]."""
@@ -160,7 +164,7 @@ class TrainedGAN:
         z = np.asarray(z, np.float32)
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise UserError(f"z: found the shape {z.shape}, expected (n, {self.latent_dim})")
-        return self._images(lambda chunk: chunk, z, labels, lambda images: np.asarray(images, np.float32))
+        return self._images(lambda chunk: chunk, z, labels, lambda images: images.astype(np.float32))
 
     def discriminate(self, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """images [n, H, W, C], uint8 or float in [-1, 1] -> logits float32 [n], positive for real."""
@@ -186,11 +190,11 @@ class TrainedGAN:
         0 is the projected z.
         """
 
-        def run(chunk: Array, chunk_labels: Array | None) -> np.ndarray:
+        def run(chunk: np.ndarray, chunk_labels: np.ndarray | None) -> Array:
             _, sown = _generate_maps(self.generator, self.generator_variables, chunk, chunk_labels)
-            return np.asarray(sown["intermediates"][f"map_{layer}"][0], np.float32)
+            return sown["intermediates"][f"map_{layer}"][0].astype(np.float32)
 
-        return _in_chunks(run, np.asarray(z, np.float32), self._check_labels(labels, len(z)))
+        return self._in_chunks(run, np.asarray(z, np.float32), self._check_labels(labels, len(z)))
 
     def with_generator(self, variables: Tree) -> "TrainedGAN":
         """This GAN with other variables, 'params' and 'batch_stats', in its generator."""
@@ -210,10 +214,10 @@ class TrainedGAN:
         return fitted
 
     def _images(self, to_z: Callable, inputs: np.ndarray, labels: np.ndarray | None, convert: Callable) -> np.ndarray:
-        def run(chunk: Array, chunk_labels: Array | None) -> np.ndarray:
+        def run(chunk: np.ndarray, chunk_labels: np.ndarray | None) -> Array:
             return convert(_generate(self.generator, self.generator_variables, to_z(chunk), chunk_labels))
 
-        return _in_chunks(run, inputs, self._check_labels(labels, len(inputs)))
+        return self._in_chunks(run, inputs, self._check_labels(labels, len(inputs)))
 
     def _judge(self, network: Callable, images: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
         shape = (*self.config.image_size, self.config.channels)
@@ -225,12 +229,19 @@ class TrainedGAN:
         if not np.issubdtype(images.dtype, np.floating):
             raise UserError(f"images: found {images.dtype}, expected uint8, or floats in [-1, 1]")
 
-        def run(chunk: Array, chunk_labels: Array | None) -> np.ndarray:
-            return np.asarray(
-                network(self.discriminator, self.discriminator_variables, chunk, chunk_labels), np.float32
-            )
+        def run(chunk: np.ndarray, chunk_labels: np.ndarray | None) -> Array:
+            return network(self.discriminator, self.discriminator_variables, chunk, chunk_labels).astype(np.float32)
 
-        return _in_chunks(run, images.astype(np.float32), self._check_labels(labels, len(images)))
+        return self._in_chunks(run, images.astype(np.float32), self._check_labels(labels, len(images)))
+
+    def _in_chunks(self, run: Callable, inputs: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+        """`run` on chunks of inputs [n, ...] and labels [n]; for n = 0 the result has the right shape too."""
+        if not len(inputs):
+            one = np.zeros((1, *np.shape(inputs)[1:]), inputs.dtype)
+            return self._in_chunks(run, one, None if labels is None else np.zeros(1, np.int32))[:0]
+        if labels is None:
+            return map_chunks(lambda chunk: run(chunk, None), self.chunk, inputs)
+        return map_chunks(run, self.chunk, inputs, labels)
 
     def _check_labels(self, labels: np.ndarray | None, count: int) -> np.ndarray | None:
         classes = self.config.num_classes
@@ -249,16 +260,6 @@ class TrainedGAN:
 def _check_seed(seed: int) -> None:
     if not 0 <= operator.index(seed) < 2**31:
         raise UserError(f"seed: found {seed}, expected a number from 0 to 2**31 - 1")
-
-
-def _in_chunks(run: Callable, inputs: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
-    """`run` on chunks of inputs [n, ...] and labels [n]; for n = 0 the result has the right shape too."""
-    if not len(inputs):
-        one = np.zeros((1, *np.shape(inputs)[1:]), inputs.dtype)
-        return _in_chunks(run, one, None if labels is None else np.zeros(1, np.int32))[:0]
-    if labels is None:
-        return map_chunks(lambda chunk: run(chunk, None), CHUNK, inputs)
-    return map_chunks(run, CHUNK, inputs, labels)
 
 
 def load(workdir: str | Path, step: int | str | None = None) -> TrainedGAN:

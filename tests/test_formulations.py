@@ -14,6 +14,7 @@ from conftest import ROOT
 
 from dcgan_jax.config import for_data_set, validate
 from dcgan_jax.ops import conv as convolutions
+from dcgan_jax.ops import winograd
 from dcgan_jax.ops.formulations import FORMULATIONS
 from dcgan_jax.runtime.errors import UserError
 
@@ -223,6 +224,22 @@ def test_the_table_for_gpus_changes_nothing_on_cpus(function, monkeypatch):
     lowered_for.cache_clear()
     monkeypatch.setattr(convolutions, "ON_CUDA", {})
     assert products("cpu", size) == with_table
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_beside_an_accelerator_the_cpus_form_is_not_traced(function, monkeypatch):
+    def convolutions_of(text):
+        return re.findall("stablehlo.convolution.*", re.sub("%[a-z0-9_]+", "", text))
+
+    size = (8, 8, 16, 32, 4, 2)
+    lowered_for.cache_clear()
+    for_cuda, for_cpu = (lowered_for(platform, size, function, jnp.bfloat16) for platform in ("cuda", "cpu"))
+    assert "dot_general" in for_cpu
+    lowered_for.cache_clear()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(winograd, function, lambda *_: pytest.fail("traced"))
+    assert convolutions_of(lowered_for("cuda", size, function, jnp.bfloat16)) == convolutions_of(for_cuda) != []
+    assert "dot_general" not in lowered_for("cpu", size, function, jnp.bfloat16)
 
 
 def test_the_switch_is_refused_if_it_says_something_else(monkeypatch):

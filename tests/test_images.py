@@ -1,10 +1,12 @@
 """One image of any kind to pixels, and grids of them."""
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from dcgan_jax.data.images import decode, grid, to_pixels
+from dcgan_jax.ops.pixels import to_uint8
 
 RED = (255, 0, 0)
 
@@ -122,3 +124,11 @@ def test_pictures_without_content_and_bombs_are_refused(tmp_path, monkeypatch):
     solid("1", 0, (20_000, 20_000)).save(tmp_path / "bomb.png")
     with pytest.raises(Image.DecompressionBombError):
         decode(tmp_path / "bomb.png")
+
+
+def test_a_device_makes_the_bytes_that_numpy_makes():
+    near = (np.arange(256) + 0.5).astype(np.float32) / np.float32(127.5) - 1  # half-way between two bytes
+    images = np.concatenate([np.nextafter(near, -2), near, np.nextafter(near, 2), [-1.5, 1.5]]).astype(np.float32)
+    made = jax.jit(to_uint8)(images)
+    assert made.dtype == np.uint8
+    np.testing.assert_array_equal(made, to_uint8(images))

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 from conftest import call
@@ -168,3 +169,12 @@ def test_sample_tells_mistakes(straight_run, tmp_path):
 def test_generated_images_have_a_place_by_default(straight_run, tmp_path):
     done = call("sample", f"--workdir={straight_run}", "--num=2", "--step=20")
     assert done.stdout.strip() == f"{straight_run}/generated/step_00000020_seed_0_num_2.png"
+
+
+def test_an_image_does_not_depend_on_how_many_are_made_in_chunks_of_an_accelerator(gan, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    other = TrainedGAN(gan.config, {"step": 0, "ema": gan.generator_variables})
+    assert other.chunk == 512
+    many = other.sample(1100, seed=3)
+    np.testing.assert_array_equal(other.sample(1, seed=3)[0], many[0])
+    np.testing.assert_array_equal(other.sample_at(np.array([1099, 7]), seed=3), many[[1099, 7]])

@@ -99,7 +99,9 @@ def from_function(function: UsersFunction, name: str, images: np.ndarray) -> Ext
 
     vectors, logits = _result(lambda: with_logits({}, jnp.asarray(images)), name)
     results = [np.asarray(vectors)] + ([] if logits is None else [np.asarray(logits)])
-    return Extractor(name, digest(name, *results), with_logits, {}, size, classes)
+    # For all that is known it resizes images as Inception does, which takes as much memory.
+    resized = (inception.SIDE, inception.SIDE)
+    return Extractor(name, digest(name, *results), with_logits, {}, size, classes, resized=resized)
 
 
 def _imported(name: str) -> UsersFunction:

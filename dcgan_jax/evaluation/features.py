@@ -1,5 +1,6 @@
 """Images to feature vectors, on all devices and processes: the metrics compare sets of these vectors."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dcgan_jax.evaluation.moments import Moments
-from dcgan_jax.ops.chunks import fill
+from dcgan_jax.ops.chunks import ahead, fill, suitable
 from dcgan_jax.runtime import devices, multihost
 from dcgan_jax.runtime.errors import UserError
 
@@ -38,7 +39,9 @@ class Extractor:
 
     name: for results. digest: a hash of everything that the features depend on.
     function: jittable, (variables, images uint8 [B, H, W, C]) -> (vectors [B, F], logits [B, K] or None).
-    size: F. classes: K, or 0. chunk: images per device and call. about: fields to add to results.
+    size: F. classes: K, or 0. about: fields to add to results.
+    chunk: images per device and call on a CPU; an accelerator takes more (`dcgan_jax.ops.chunks.suitable`).
+    resized: (height, width) to which the function resizes images, or ().
     """
 
     name: str
@@ -48,6 +51,7 @@ class Extractor:
     size: int
     classes: int = 0
     chunk: int = 64
+    resized: tuple[int, ...] = ()
     about: dict[str, Any] = field(default_factory=dict)
 
     def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Features]:
@@ -55,12 +59,21 @@ class Extractor:
 
         The local devices work in parallel; their number does not change the features, bit for bit.
         """
+        for count, (vectors, logits) in ahead(self._dispatched(batches)):
+            yield Features(_rows(vectors, count), None if logits is None else _rows(logits, count))
+
+    def _dispatched(self, batches: Iterable[np.ndarray]) -> Iterator[tuple[int, tuple[jax.Array, jax.Array | None]]]:
+        """The number of images of each call, and what the devices are computing: arrays [devices, chunk, X]."""
         run = devices.over_devices(self.function, self.variables)
         num_devices = jax.local_device_count()
-        for images in _rebatch(batches, num_devices * self.chunk):
-            filled = fill(images, num_devices * self.chunk)
-            vectors, logits = run(filled.reshape(num_devices, self.chunk, *images.shape[1:]))
-            yield Features(_rows(vectors, len(images)), None if logits is None else _rows(logits, len(images)))
+        batches = iter(batches)
+        first = next(batches, None)
+        if first is None:
+            return
+        chunk = suitable(self.chunk, self.resized or first.shape[1:3])
+        for images in _rebatch(itertools.chain([first], batches), num_devices * chunk):
+            filled = fill(images, num_devices * chunk)
+            yield len(images), run(filled.reshape(num_devices, chunk, *images.shape[1:]))
 
     def __call__(self, images: np.ndarray) -> Features:
         """The features of images, uint8 [N, H, W, C]."""

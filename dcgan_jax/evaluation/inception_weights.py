@@ -34,12 +34,18 @@ def inception_extractor(path: str | Path | None = None) -> Extractor:
     otherwise downloaded. Raises UserError if it is not available, or has another SHA-256.
     """
 
+    return extractor_of(load(path))
+
+
+def extractor_of(params: dict[str, Any]) -> Extractor:
+    """The Inception network with these parameters, which the results say are the published ones."""
+
     def function(params: Any, images: Any) -> tuple[Any, Any]:
         taps: Any = inception.Inception().apply({"params": params}, images)
         return taps["2048"], taps["logits_unbiased"]
 
-    size, classes = inception.FEATURES, inception.CLASSES
-    return Extractor("inception-2015-12-05", SHA256, function, load(path), size, classes, chunk=32)
+    size, classes, resized = inception.FEATURES, inception.CLASSES, (inception.SIDE, inception.SIDE)
+    return Extractor("inception-2015-12-05", SHA256, function, params, size, classes, chunk=32, resized=resized)
 
 
 def load(path: str | Path | None = None) -> dict[str, Any]:

@@ -16,7 +16,8 @@ Each of the three has more than one exact formulation (`dcgan_jax.ops.formulatio
 saves work, and the weight gradient of few channels as one matrix product, of the patches that the kernel sees. An
 NVIDIA GPU runs XLA's convolution, except where `ON_CUDA` below says otherwise; other accelerators run XLA's. Under
 `vmap` over networks, accelerators run all three as products of patches. With the environment variable DCGAN_CONV=plain
-every device runs XLA's convolution, to compare.
+every device runs XLA's convolution, to compare. So does a CPU that is used beside an accelerator, JAX's default there;
+JAX_PLATFORMS=cpu makes it the default.
 
 Shapes: images [B, H, W, I], kernel [k, k, I, O], maps [B, H/stride, W/stride, O]; note that conv_transpose maps the
 kernel's *last* axis to the one before it. Padding is symmetric, (k - stride) / 2 rounded up on each side, as in the
@@ -130,7 +131,9 @@ def _chosen(function: str, layer: Layer, cpu: str, cuda: str) -> Callable[..., A
 
     def for_platform(*arrays: Array) -> Array:
         others = {}
-        if cpu != "plain" or jnp.result_type(*arrays) not in (jnp.float32, jnp.float64):
+        # JAX traces every branch, and Winograd's takes most of the time: not where programs are for an accelerator.
+        here = jax.default_backend() == "cpu"
+        if here and (cpu != "plain" or jnp.result_type(*arrays) not in (jnp.float32, jnp.float64)):
             others["cpu"] = in_float32
         if cuda != "plain":
             others["cuda"] = on_a_gpu

@@ -1,7 +1,8 @@
 """Pixels as networks see them: uint8 images to [-1, 1] and back."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import DTypeLike
@@ -14,6 +15,10 @@ def to_unit_range(images: Images, dtype: DTypeLike = np.float32) -> Images:
     return images.astype(dtype) / np.asarray(127.5, dtype) - np.asarray(1, dtype)
 
 
-def to_uint8(images: Array | np.ndarray) -> np.ndarray:
-    """Images in [-1, 1] to uint8, the inverse of `to_unit_range`; what lies outside is clipped."""
-    return np.clip(np.rint((np.asarray(images) + 1) * 127.5), 0, 255).astype(np.uint8)
+def to_uint8(images: Images) -> Images:
+    """Images in [-1, 1] to uint8, the inverse of `to_unit_range`; what lies outside is clipped.
+
+    Numpy arrays give numpy arrays, with the same bits as JAX's.
+    """
+    library: Any = jnp if isinstance(images, Array) else np
+    return library.clip(library.rint((images + 1) * 127.5), 0, 255).astype(np.uint8)
