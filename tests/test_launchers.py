@@ -26,6 +26,7 @@ LAUNCHERS = [
     "probe",
     "sample",
     "supervised",
+    "sweep",
     "train",
 ]
 
@@ -125,7 +126,11 @@ WITHOUT_A_DEVICE = {
 }
 
 
-@pytest.mark.parametrize("script", LAUNCHERS)
+def test_the_list_of_launchers_with_a_device_is_complete():
+    assert sorted([*WITHOUT_A_DEVICE, "sweep"]) == LAUNCHERS
+
+
+@pytest.mark.parametrize("script", WITHOUT_A_DEVICE)
 def test_a_missing_device_is_one_line_and_nothing_is_written(script, straight_run, monkeypatch):
     def missing():
         raise AssertionError  # what JAX raises for JAX_PLATFORMS=cuda on a machine without
