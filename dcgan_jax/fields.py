@@ -1,10 +1,11 @@
 """Every field of a configuration, declared once: default, meaning, allowed values, and whether a resumed run may change it.
 
-`config.validate`, `launch/train.py --help`, docs/config.md and the check of a resumed run all follow from `SECTIONS`.
+`config.validate`, `launch/train.py --help_config`, docs/config.md and the check of a resumed run all follow from `SECTIONS`.
 """
 
 import difflib
 import math
+import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -238,12 +239,21 @@ def default_of(path: str) -> Any:
 
 
 def help_text() -> str:
-    """All fields with their defaults, as `launch/train.py --help` shows them."""
+    """All fields with their defaults, as `launch/train.py --help_config` shows them."""
     lines = []
     for title, fields in SECTIONS.items():
         lines += [f"{title}:"] + [
             f"  --config.{name}={_shown(field.default)}  {field.help}" for name, field in fields.items()
         ]
+    return "\n".join(lines)
+
+
+def names_text() -> str:
+    """The names of all fields, as `launch/train.py --help` shows them."""
+    lines = ["Fields of a configuration, --config.NAME=VALUE; --help_config explains them:"]
+    for title, fields in SECTIONS.items():
+        names = textwrap.wrap(" ".join(fields), width=100)
+        lines += [f"  {title if i == 0 else '':10}  {line}" for i, line in enumerate(names)]
     return "\n".join(lines)
 
 

@@ -13,6 +13,7 @@ from dcgan_jax.runtime.errors import UserError
 FILES = {file.stem: file for file in sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.py"))}
 EXPECTED = f"NAME or NAME:RECIPE, with NAME one of {', '.join(FILES)}, or the path of a file like them"
 
+flags.DEFINE_bool("help_config", False, "explain every field of a configuration, and exit")
 _CONFIG = config_flags.DEFINE_config_file("config", help_string=EXPECTED)
 
 

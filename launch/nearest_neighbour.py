@@ -1,11 +1,12 @@
 """The paper's MNIST table: test error of a nearest-neighbour classifier that learns from samples.
 
-    python launch/nearest_neighbour.py --workdir=DIR --samples=50000 [--real]
+    python launch/nearest_neighbour.py --workdir=runs/mnist_conditional
+    python launch/nearest_neighbour.py --workdir=runs/mnist_conditional --samples=1000,50000 --real
 
-DIR holds a run of a conditional network, such as configs/mnist_conditional.py. Each held-out image gets the label of
+--workdir is a run of a conditional network, such as configs/mnist_conditional.py. Each held-out image gets the label of
 the sample nearest in pixels (exact search). Samples are made in blocks, so any number fits into memory. Several numbers
 (--samples=1000,50000) are measured on one sequence of samples. --real also measures with the same numbers of training
-images, and with all of them. Results are printed and appended to DIR/evaluation.jsonl one by one.
+images, and with all of them. Results are printed and appended to its evaluation.jsonl one by one.
 """
 
 import time
