@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from dcgan_jax import data, steps
 from dcgan_jax.fields import INTERVALS
-from dcgan_jax.run import checkpoint, collapse, hooks, initial
+from dcgan_jax.run import checkpoint, collapse, hooks, initial, overview, profile
 from dcgan_jax.run.collapse import Collapsed
 from dcgan_jax.run.hooks import Hook, Output, Snapshot
 from dcgan_jax.run.prepare import Run, broadcast_start, prepare, validated
@@ -58,6 +58,7 @@ def train(
         run = prepare(config, workdir, claimed)
         if state is None:
             state = broadcast(initial.state(config, started_from))
+        log.info("%s", overview.table(config, workdir, state))
         # Up to here nothing was written to the run directory.
         with report_lost_folder(workdir), ExitStack() as listening:
             requests = requests or listening.enter_context(closing(StopRequests()))
@@ -92,7 +93,7 @@ def _attempt(run: Run, state: GANState, requests: StopRequests, rollbacks: int) 
         stop = StopVote(requests, jax.process_count(), checkpoint.reached_preemption)
         reporter = Reporter(config, run.image_set.images, output, stop)
         dispatcher = _dispatcher(run, rollbacks)
-        state = _loop(config, state, dispatcher, reporter, hooks.make_hooks(run, output, rollbacks), requests)
+        state = _loop(run, state, dispatcher, reporter, hooks.make_hooks(run, output, rollbacks), requests)
         if output:
             output.checkpoints.wait()
     best = reporter.best_so_far()
@@ -121,14 +122,14 @@ def _dispatcher(run: Run, rollbacks: int) -> dispatch.Dispatcher:
 
 
 def _loop(
-    config: ConfigDict,
+    run: Run,
     host_state: GANState,
     dispatcher: dispatch.Dispatcher,
     reporter: Reporter,
     chosen: list[Hook],
     requests: StopRequests,
 ) -> GANState:
-    start, end = int(host_state.step), config.num_steps
+    config, start, end = run.config, int(host_state.step), run.config.num_steps
     # On the devices from the start: programs are compiled anew for arguments that lie elsewhere.
     state = devices.put(devices.replicate(host_state))
     spread = devices.map_step(functools.partial(collapse.spread, steps.from_config(config)), donate=False)
@@ -136,8 +137,11 @@ def _loop(
     reporter.clock.start()
     size = dispatch.steps_per_call(config.steps_per_call, [config[name] for name in INTERVALS])
     waiting: Results | None = None
-    with closing(data.prefetch(dispatcher.prepare, dispatch.schedule(start, end, size))) as calls:
-        for number, call in enumerate(reporter.clock.timing_waits(calls), 1):
+    with ExitStack() as opened:
+        calls = opened.enter_context(closing(data.prefetch(dispatcher.prepare, dispatch.schedule(start, end, size))))
+        timed = reporter.clock.timing_waits(calls)
+        traced = opened.enter_context(closing(profile.traced(timed, config, run.workdir, reporter.clock.paused)))
+        for number, call in enumerate(traced, 1):
             compiles = dispatcher.compiles(call)
             with reporter.clock.paused() if compiles else nullcontext():
                 state, metrics, any_asked = dispatcher(state, call, reporter.stop.vote(number))

@@ -69,6 +69,7 @@ def main() -> int:
 def _plan() -> list[Planned]:
     """All points. Raises UserError for the first mistake in one of them."""
     from dcgan_jax.config import validate
+    from dcgan_jax.fields import shown
     from dcgan_jax.run import points
 
     config, name = configuration.from_flags()
@@ -79,7 +80,7 @@ def _plan() -> list[Planned]:
     folder = writable_path(_folder(f"sweeps/{name}"), "--workdir")
     planned = []
     for point in found:
-        values = [f"--config.{field}={points.shown(value)}" for field, value in (given | point).items()]
+        values = [f"--config.{field}={shown(value)}" for field, value in (given | point).items()]
         workdir = folder / points.name_of(point)
         arguments = [f"--config={configuration.typed()}", *values, f"--workdir={workdir}"]
         planned.append(Planned(workdir, arguments, validate(points.applied(config, point))))

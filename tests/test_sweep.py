@@ -11,6 +11,7 @@ import subprocess
 import pytest
 from conftest import ROOT, call, call_command
 
+from dcgan_jax import fields
 from dcgan_jax.run import comparison, points
 from dcgan_jax.runtime.errors import UserError
 
@@ -58,7 +59,7 @@ def test_random_points_are_in_their_ranges_and_named_in_full():
     assert 15 < low < 45, "half of the logarithms lie below the middle"
     assert len(set(map(points.name_of, found))) == 60
     for point in found:
-        assert float(points.shown(point["generator_lr"])) == point["generator_lr"]
+        assert float(fields.shown(point["generator_lr"])) == point["generator_lr"]
     assert points.random(points.parse(texts), 20, seed=1) == found[:20]
     assert points.random(points.parse(texts), 20, seed=2) != found[:20]
 

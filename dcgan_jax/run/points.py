@@ -10,7 +10,7 @@ from urllib.parse import quote
 import numpy as np
 from ml_collections import ConfigDict
 
-from dcgan_jax.fields import FIELDS, default_of
+from dcgan_jax.fields import FIELDS, default_of, shown
 from dcgan_jax.runtime.errors import UserError
 
 Point = dict[str, Any]  # values by the names of fields
@@ -99,11 +99,6 @@ def value_of(name: str, text: str) -> Any:
     except (KeyError, ValueError):
         kinds = {bool: "True or False", int: "a whole number", float: "a number", tuple: "whole numbers"}
         raise UserError(f"--set: found {text!r} for {name}, expected {kinds[type(default)]}") from None
-
-
-def shown(value: Any) -> str:
-    """A value as a flag takes it: 0.0001, True, 32,64."""
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _example(name: str) -> str:
