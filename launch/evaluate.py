@@ -110,6 +110,7 @@ def measure(workdir: Path) -> None:
     if jax.process_index() == 0:
         for file in report.curves(report.read(workdir / report.NAME), workdir / "evaluation"):
             print(file)
+        print(workdir / report.NAME)
 
 
 def compare() -> None:

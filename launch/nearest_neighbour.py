@@ -34,6 +34,7 @@ BLOCK = 8192  # samples made at a time
 
 
 def main() -> None:
+    from dcgan_jax.evaluation import report
     from dcgan_jax.inference import load
     from dcgan_jax.run import places
     from dcgan_jax.runtime import malloc
@@ -62,6 +63,7 @@ def main() -> None:
     blocks = ((gan.sample_at(part, SEED.value), part % num_classes) for part in _parts(counts))
     about = shared | {"step": gan.step, "features": "pixels", "real": image_sets.hashes(test=test)}
     _measure(blocks, set(counts), test, f"samples of step {gan.step}", about, workdir)
+    print(workdir / report.NAME)
 
 
 def _check_labels(train: "ImageSet | None", test: "ImageSet", num_classes: int, trained_on: dict[str, Any]) -> None:

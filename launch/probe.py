@@ -77,6 +77,7 @@ def main() -> None:
                 f"{result.accuracy:.2%}{spread if result.draws > 1 else ''}, C {result.c:g}",
                 flush=True,
             )
+    print(workdir / report.NAME)
 
 
 def _extractor(name: str, gan: "TrainedGAN", images: np.ndarray) -> "FeatureFunction":

@@ -77,6 +77,7 @@ def main() -> None:
     accuracy = classifier.accuracy(supervised.LabelledImages(np.asarray(test.images), test.labels))
     write("test", accuracy, trial, held_out=best_accuracy, trials=TRIALS.value)
     print(f"supervised, {len(learned.labels)} labels: accuracy {accuracy:.2%} ({best_accuracy:.2%} held out)")
+    print(workdir / report.NAME)
 
 
 if __name__ == "__main__":

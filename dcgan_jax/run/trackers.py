@@ -66,7 +66,7 @@ class Tracker:
 
     def close(self) -> None:
         """Ends the logger's run."""
-        self._try(lambda: self._run.finish())
+        self._try(lambda: self._package.finish())
         self._run = None
 
     def _log(self, step: int, values: Callable[[], dict[str, Any]]) -> None:
