@@ -83,7 +83,7 @@ def test_a_run_with_a_profile_and_a_logger(tiny, tmp_path, package, caplog):
         train.train(config, tmp_path / "run")
     told = [record.getMessage() for record in caplog.records]
     settings = next(text for text in told if "parameters " in text)
-    assert "  width=4\n" in settings
+    assert "  networks    width=4  latent_dim=6\n" in settings
     assert f"  samples     {tmp_path}/run/samples" in settings
 
     (trace,) = (tmp_path / "run" / "profile").rglob("*.trace.json.gz")

@@ -71,7 +71,7 @@ def _end(workdir: Path, paused: Callable[[], AbstractContextManager[None]]) -> b
     with paused():
         try:
             jax.profiler.stop_trace()
-            log.info("profile: %s; tensorboard --logdir %s, or ui.perfetto.dev", workdir / FOLDER, workdir / FOLDER)
+            log.info("profile: %s, for TensorBoard and ui.perfetto.dev", workdir / FOLDER)
         except (OSError, RuntimeError, ValueError) as error:
             log.warning("config.profile: the trace could not be written (%s)", error)
     return False
