@@ -23,7 +23,7 @@ from dcgan_jax.runtime.errors import UserError
 
 log = logging.getLogger("dcgan_jax")
 
-PROJECT = "dcgan_jax"  # unless WANDB_PROJECT or TRACKIO_PROJECT names another
+PROJECT = "dcgan_jax"  # unless WANDB_PROJECT names another
 NAME_FILE = "logger.json"
 
 
@@ -103,7 +103,7 @@ def _start_wandb(wandb: ModuleType, config: ConfigDict, workdir: Path) -> Any:
 
 def _start_trackio(trackio: ModuleType, config: ConfigDict, workdir: Path) -> Any:
     return trackio.init(
-        project=os.environ.get("TRACKIO_PROJECT", PROJECT),
+        project=PROJECT,
         name=f"{workdir.resolve().name}-{_name(workdir)}",
         config=tags.hyperparameters(config),
         resume="allow",
