@@ -1,10 +1,12 @@
 """Every field of a configuration, declared once: default, meaning, allowed values, and whether a resumed run may change it.
 
-`config.validate`, `launch/train.py --help`, docs/config.md and the check of a resumed run all follow from `SECTIONS`.
+`config.validate`, `launch/train.py --help_config`, docs/config.md and the check of a resumed run all follow from `SECTIONS`.
 """
 
 import difflib
 import math
+import re
+import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -77,6 +79,10 @@ _ACTIVATIONS = one_of("relu", "leaky_relu", "tanh", "softplus")
 _AUTOMATIC = Check(lambda value: value == -1 or 0 <= value < math.inf, "-1, or 0 or more")
 _BETA_END = Check(lambda value: value == -1 or 0 <= value < 1, "-1, or a number in [0, 1)")
 _UPDATES = Check(lambda count: 1 <= count <= 100, "1 to 100: each is compiled by itself")
+_PROFILE = Check(
+    lambda text: re.fullmatch(r"(\d{1,9}:[1-9]\d{0,8})?", text) is not None,
+    "'', or START:STEPS such as 100:20, with at least one step",
+)
 _CHANNELS = Check(
     lambda count: 1 <= count <= MAX_CHANNELS,
     f"1 (grey), 3 (colour), 4 (colour and opacity), or of arrays any number up to {MAX_CHANNELS}",
@@ -173,6 +179,8 @@ SECTIONS: dict[str, dict[str, Field]] = {
         "eval_metrics": Field("", "which measures, such as 'fid10k_train,prdc10k_train' (docs/evaluation.md)", ANY, True),
         "eval_features": Field("inception", "the features they are taken on: 'inception', 'classifier', or 'MODULE:FUNCTION'", ANY, True),
         "inception_weights": Field("", "file of Inception's weights; '': the one in the user's cache, fetched if need be", ANY, True),
+        "logger": Field("", "also pass metrics, samples and the configuration on, to Weights & Biases or trackio, if it is installed (docs/guide.md)", one_of("", "wandb", "trackio"), True),
+        "profile": Field("", "START:STEPS, such as 100:20: a trace of 20 steps from step 100 on, by JAX's profiler, in WORKDIR/profile; '': none", _PROFILE, True),
         "quality": Field(True, "measure samples at each checkpoint, without labels or downloaded weights (docs/reliability.md)", ANY, True),
         "on_collapse": Field("warn", "what happens when training has collapsed or got much worse (docs/reliability.md)", one_of("warn", "stop", "rollback"), True),
         "keep": Field(3, "newest checkpoints kept", AT_LEAST_1, True),
@@ -238,12 +246,21 @@ def default_of(path: str) -> Any:
 
 
 def help_text() -> str:
-    """All fields with their defaults, as `launch/train.py --help` shows them."""
+    """All fields with their defaults, as `launch/train.py --help_config` shows them."""
     lines = []
     for title, fields in SECTIONS.items():
         lines += [f"{title}:"] + [
-            f"  --config.{name}={_shown(field.default)}  {field.help}" for name, field in fields.items()
+            f"  --config.{name}={shown(field.default)}  {field.help}" for name, field in fields.items()
         ]
+    return "\n".join(lines)
+
+
+def names_text() -> str:
+    """The names of all fields, as `launch/train.py --help` shows them."""
+    lines = ["Fields of a configuration, --config.NAME=VALUE; --help_config explains them:"]
+    for title, fields in SECTIONS.items():
+        names = textwrap.wrap(" ".join(fields), width=100)
+        lines += [f"  {title if i == 0 else '':10}  {line}" for i, line in enumerate(names)]
     return "\n".join(lines)
 
 
@@ -256,12 +273,13 @@ def markdown() -> str:
         for name, field in fields.items():
             allowed = "" if field.check is ANY else field.check.expected
             mark = " *" if field.may_change else ""
-            text += f"| `{name}`{mark} | `{_shown(field.default) or repr('')}` | {allowed} | {field.help} |\n"
+            text += f"| `{name}`{mark} | `{shown(field.default) or repr('')}` | {allowed} | {field.help} |\n"
     return text
 
 
-def _shown(default: Any) -> str:
-    return ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+def shown(value: Any) -> str:
+    """A value as a flag takes it: 0.0001, True, 32,64."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from dcgan_jax import data, steps
 from dcgan_jax import state as states
 from dcgan_jax.fields import INTERVALS
-from dcgan_jax.run import beside, checkpoint, collapse, hooks, initial
+from dcgan_jax.run import beside, checkpoint, collapse, hooks, initial, overview, profile
 from dcgan_jax.run.beside import Worker
 from dcgan_jax.run.collapse import Collapsed
 from dcgan_jax.run.hooks import Hook, Output, Snapshot
@@ -42,7 +42,7 @@ def train(
     Returns the final state, as numpy arrays of one replica. The same configuration and seed give the same state,
     whether the run was interrupted or not, on any number of devices and processes.
 
-    Raises UserError before anything is compiled or written to `workdir`, TrainingError if a loss is not finite or
+    Raises UserError before anything is written to `workdir` or waits for the compiler, TrainingError if a loss is not finite or
     `workdir` cannot be written to any more, and Preempted after SIGTERM or SIGINT, with everything saved. What one of
     several processes raises before training, all raise.
     """
@@ -65,6 +65,7 @@ def train(
         run = prepare(config, workdir, claimed)
         if state is None:
             state = broadcast(initial.state(config, started_from))
+        log.info("%s", overview.table(config, workdir, state))
         # Up to here nothing was written to the run directory.
         with report_lost_folder(workdir), ExitStack() as listening:
             requests = requests or listening.enter_context(closing(StopRequests()))
@@ -105,7 +106,7 @@ def _attempt(
         stop = StopVote(requests, jax.process_count(), checkpoint.reached_preemption)
         reporter = Reporter(config, run.image_set.images, output, stop)
         dispatcher = _dispatcher(run, rollbacks, programs)
-        state = _loop(config, state, dispatcher, reporter, hooks.make_hooks(run, output, rollbacks), requests)
+        state = _loop(run, state, dispatcher, reporter, hooks.make_hooks(run, output, rollbacks), requests)
         if output:
             output.checkpoints.wait()
     best = reporter.best_so_far()
@@ -161,22 +162,26 @@ class _Made(NamedTuple):
 
 
 def _loop(
-    config: ConfigDict,
+    run: Run,
     host_state: GANState,
     dispatcher: dispatch.Dispatcher,
     reporter: Reporter,
     chosen: list[Hook],
     requests: StopRequests,
 ) -> GANState:
-    start, end = int(host_state.step), config.num_steps
+    config, start, end = run.config, int(host_state.step), run.config.num_steps
     # On the devices from the start: programs are compiled anew for arguments that lie elsewhere.
     state = devices.put(devices.replicate(host_state))
     jax.block_until_ready(_spread(config, state))  # compiled before the clock starts
     reporter.clock.start()
     waiting: _Made | None = None
-    calls = data.prefetch(dispatcher.prepare, dispatch.schedule(start, end, _steps_per_call(config)))
-    with closing(Worker(beside.suits())) as worker, closing(calls):
-        for number, call in enumerate(reporter.clock.timing_waits(calls), 1):
+    with ExitStack() as opened:
+        worker = opened.enter_context(closing(Worker(beside.suits())))
+        schedule = dispatch.schedule(start, end, _steps_per_call(config))
+        calls = opened.enter_context(closing(data.prefetch(dispatcher.prepare, schedule)))
+        timed = reporter.clock.timing_waits(calls)
+        traced = opened.enter_context(closing(profile.traced(timed, config, run.workdir, reporter.clock.paused)))
+        for number, call in enumerate(traced, 1):
             compiles = dispatcher.compiles(call)
             with reporter.clock.paused() if compiles else nullcontext():
                 state, metrics, any_asked = dispatcher(state, call, reporter.stop.vote(number))

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from absl import flags
 
-from dcgan_jax.fields import help_text
+from dcgan_jax import fields
 from dcgan_jax.runtime import command, streams
 from dcgan_jax.runtime.errors import TrainingError, UserError, writable_path
 from dcgan_jax.runtime.signals import INTERRUPTED
@@ -45,13 +45,7 @@ def run(
     logging.basicConfig(level=logging.WARNING, handlers=[to_stderr])
     logging.getLogger("dcgan_jax").setLevel(logging.INFO)
     try:
-        if {"-h", "--help"} & set(sys.argv[1:]):
-            shared = [name for name in ("configuration", "image_sets", "processes") if name in sys.modules]
-            texts = (usage, flags.FLAGS.main_module_help(), *map(flags.FLAGS.module_help, shared))
-            print(*map(command.as_typed, texts), sep="\n")
-            if "configuration" in shared:
-                print(f"\nFields of a configuration, with their defaults:\n\n{help_text()}")
-            sys.exit(0)
+        _help(sys.argv[1:], usage)
         if read:
             sys.argv[1:] = read(sys.argv[1:])
         rest = flags.FLAGS(sys.argv)[1:]
@@ -72,6 +66,21 @@ def run(
             _leave(error, FAILURE)
         traceback.print_exc()
         leave(FAILURE)
+
+
+def _help(arguments: list[str], usage: str) -> None:
+    """Answers --help and, with a configuration, --help_config, and exits; JAX is not imported for them."""
+    with_fields = "configuration" in sys.modules
+    if with_fields and "--help_config" in arguments:
+        print(f"Fields of a configuration, with their defaults:\n\n{fields.help_text()}")
+        sys.exit(0)
+    if {"-h", "--help"} & set(arguments):
+        shared = [name for name in ("configuration", "image_sets", "processes") if name in sys.modules]
+        texts = (usage, flags.FLAGS.main_module_help(), *map(flags.FLAGS.module_help, shared))
+        print(*map(command.as_typed, texts), sep="\n")
+        if with_fields:
+            print(f"\n{fields.names_text()}")
+        sys.exit(0)
 
 
 class _AsTyped(logging.Formatter):

@@ -1,6 +1,7 @@
 """The flags --config and --config.KEY, for every launcher that takes a configuration."""
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -12,6 +13,7 @@ from dcgan_jax.runtime.errors import UserError
 FILES = {file.stem: file for file in sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.py"))}
 EXPECTED = f"NAME or NAME:RECIPE, with NAME one of {', '.join(FILES)}, or the path of a file like them"
 
+flags.DEFINE_bool("help_config", False, "explain every field of a configuration, and exit")
 _CONFIG = config_flags.DEFINE_config_file("config", help_string=EXPECTED)
 
 
@@ -60,3 +62,15 @@ def from_flags() -> tuple[ConfigDict, str]:
         raise UserError(f"--config: missing, expected {EXPECTED}")
     path = config_flags.get_config_filename(flags.FLAGS["config"])
     return _CONFIG.value, Path(path.partition(":")[0]).stem
+
+
+def typed() -> str:
+    """What --config names, as short as it can be typed: digits:torch for a configuration of the project's."""
+    path, colon, recipe = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    name = next((name for name, file in FILES.items() if file == Path(path).resolve()), path)
+    return f"{name}{colon}{recipe}"
+
+
+def given() -> dict[str, Any]:
+    """The fields that the command line sets, --config.KEY=VALUE, with their values."""
+    return config_flags.get_override_values(flags.FLAGS["config"])

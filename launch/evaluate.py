@@ -1,5 +1,6 @@
 """Measures quality: python launch/evaluate.py --workdir=DIR --metrics=fid50k_train,prdc10k_train [--step=N|best|all]
 
+    python launch/evaluate.py --workdir=runs/celeba --metrics=fid50k_train,kid50k_train --step=all
     python launch/evaluate.py --images=GENERATED --images=REAL --metrics=fid50k,prdc10k
 
 Metrics of a run, with any number of samples: fid50k_train, fid10k_test (against held-out images), kid50k_train, is50k,
@@ -109,6 +110,7 @@ def measure(workdir: Path) -> None:
     if jax.process_index() == 0:
         for file in report.curves(report.read(workdir / report.NAME), workdir / "evaluation"):
             print(file)
+        print(workdir / report.NAME)
 
 
 def compare() -> None:

@@ -1,5 +1,8 @@
 """Exports a run's networks: python launch/export_weights.py --format=FORMAT --workdir=DIR [--out=FOLDER]
 
+    python launch/export_weights.py --format=onnx --workdir=runs/digits
+    python launch/export_weights.py --format=hub --workdir=runs/digits --step=best --out=FOLDER
+
 The generator is always the moving average, which makes the samples. Formats:
 
 stablehlo    generator.stablehlo, which JAX alone runs, on CPU, GPU and TPU: jax.export.deserialize(...).call(z), or

@@ -1,5 +1,8 @@
 """The paper's figures for any run: python launch/figure.py NAME --workdir=DIR
 
+    python launch/figure.py walk --workdir=runs/celeba
+    python launch/figure.py arithmetic --workdir=runs/celeba --exemplars=1,2,3/4,5,6/7,8,9
+
 walk             interpolation between 9 random points and back, along lines and along arcs; PNG and GIF (figure 4)
 arithmetic       A - B + C, each the mean z of 3 samples: --exemplars=1,2,3/4,5,6/7,8,9 (figure 7)
 turn             random samples moved along the difference of two mean z: --exemplars=1,2,3,4/5,6,7,8 (figure 8)

@@ -1,5 +1,8 @@
 """Imports weights: python launch/import_weights.py --format=theano|torch --file=FILE --out=DIR
 
+    python launch/import_weights.py --format=torch --file=netG.pth --file=netD.pth --out=runs/theirs
+    python launch/import_weights.py --format=theano --file=svhn_dcgan_authors.npz --out=runs/svhn_authors
+
 theano: the arrays g0, g1, ... and d0, d1, ... of the networks that the paper's authors released, in one .npz or a
 folder of .npy files; with --prior, and --strides if they are not all 2 (ImageNet's: 1,2,1,2,1,2).
 torch: state dicts of PyTorch's DCGAN example or tutorial, or of networks like theirs: --file=netG.pth --file=netD.pth,

@@ -1,11 +1,12 @@
 """The paper's MNIST table: test error of a nearest-neighbour classifier that learns from samples.
 
-    python launch/nearest_neighbour.py --workdir=DIR --samples=50000 [--real]
+    python launch/nearest_neighbour.py --workdir=runs/mnist_conditional
+    python launch/nearest_neighbour.py --workdir=runs/mnist_conditional --samples=1000,50000 --real
 
-DIR holds a run of a conditional network, such as configs/mnist_conditional.py. Each held-out image gets the label of
+--workdir is a run of a conditional network, such as configs/mnist_conditional.py. Each held-out image gets the label of
 the sample nearest in pixels (exact search). Samples are made in blocks, so any number fits into memory. Several numbers
 (--samples=1000,50000) are measured on one sequence of samples. --real also measures with the same numbers of training
-images, and with all of them. Results are printed and appended to DIR/evaluation.jsonl one by one.
+images, and with all of them. Results are printed and appended to its evaluation.jsonl one by one.
 """
 
 import time
@@ -33,6 +34,7 @@ BLOCK = 8192  # samples made at a time
 
 
 def main() -> None:
+    from dcgan_jax.evaluation import report
     from dcgan_jax.inference import load
     from dcgan_jax.run import places
     from dcgan_jax.runtime import malloc
@@ -61,6 +63,7 @@ def main() -> None:
     blocks = ((gan.sample_at(part, SEED.value), part % num_classes) for part in _parts(counts))
     about = shared | {"step": gan.step, "features": "pixels", "real": image_sets.hashes(test=test)}
     _measure(blocks, set(counts), test, f"samples of step {gan.step}", about, workdir)
+    print(workdir / report.NAME)
 
 
 def _check_labels(train: "ImageSet | None", test: "ImageSet", num_classes: int, trained_on: dict[str, Any]) -> None:

@@ -1,9 +1,12 @@
 """Prepares images for training: python launch/prepare.py --config=configs/NAME.py [--config.KEY=VALUE ...]
 
+    python launch/prepare.py --config=configs/celeba.py --config.data.path=img_align_celeba.zip
+    python launch/prepare.py --config=configs/folder.py --config.data.path=FOLDER --config.image_size=64 --deduplicate
+
 Takes the configuration of launch/train.py, which prepares images by itself if necessary: use this to do it beforehand,
 or on another machine. It prints the folder of the prepared set. If it was interrupted, the same command continues.
 
---help explains every KEY, docs/data.md the sources.
+--help_config explains every KEY, docs/data.md the sources.
 
 --deduplicate: also makes a set without near-duplicates, with pictures of what was removed, and prints how to train on
 it. It trains a small network to find them, which takes minutes.

@@ -1,5 +1,8 @@
 """Measures the quality of features: python launch/probe.py --workdir=DIR --data=cifar10 [--labels_per_class=all,400]
 
+    python launch/probe.py --workdir=runs/imagenet32 --data=cifar10
+    python launch/probe.py --workdir=runs/imagenet32 --data=cifar10 --labels_per_class=400 --features=discriminator
+
 A linear L2-SVM is trained on labelled images and tested on held-out ones. Its input is the activations of all the
 discriminator's convolutions, max-pooled to 4x4 (section 5.1 of the paper). For comparison the same is done with an
 untrained network of the same architecture and with raw pixels. With all labels it trains one classifier; with a number
@@ -74,6 +77,7 @@ def main() -> None:
                 f"{result.accuracy:.2%}{spread if result.draws > 1 else ''}, C {result.c:g}",
                 flush=True,
             )
+    print(workdir / report.NAME)
 
 
 def _extractor(name: str, gan: "TrainedGAN", images: np.ndarray) -> "FeatureFunction":

@@ -1,5 +1,8 @@
 """Makes images with a trained generator: python launch/sample.py --workdir=DIR [--num=64] [--format=grid|png|npz]
 
+    python launch/sample.py --workdir=runs/digits
+    python launch/sample.py --workdir=runs/digits --num=1000 --format=png --step=best
+
 grid: one picture of all images. png: a folder with one file per image, of 1, 3 or 4 channels (with transparency). npz:
 one file with the array `images`, uint8 [N, H, W, C]. Image i depends on the seed and on i alone, not on --num.
 """

@@ -1,4 +1,7 @@
-"""The probe's supervised baseline: python launch/supervised.py --workdir=DIR --data=svhn_cropped --labels_per_class=100
+"""The probe's supervised baseline: python launch/supervised.py --workdir=DIR --data=NAME
+
+    python launch/supervised.py --workdir=runs/svhn --data=svhn_cropped --labels_per_class=100
+    python launch/supervised.py --workdir=runs/svhn --data=svhn_cropped --trials=4 --images_seen=20000
 
 Trains the architecture of a run's discriminator as a classifier, from random weights, on labelled images alone. It
 tries --trials random settings (learning rate, b1, weight decay, batch size) and tests the one that is best on held-out
@@ -74,6 +77,7 @@ def main() -> None:
     accuracy = classifier.accuracy(supervised.LabelledImages(np.asarray(test.images), test.labels))
     write("test", accuracy, trial, held_out=best_accuracy, trials=TRIALS.value)
     print(f"supervised, {len(learned.labels)} labels: accuracy {accuracy:.2%} ({best_accuracy:.2%} held out)")
+    print(workdir / report.NAME)
 
 
 if __name__ == "__main__":

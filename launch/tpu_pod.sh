@@ -7,6 +7,9 @@ usage() {
   cat <<'EOF'
 launch/tpu_pod.sh --name=NAME --zone=ZONE --type=TYPE --bucket=BUCKET [options] -- --config=configs/NAME.py [flags]
 
+    launch/tpu_pod.sh --name=faces --zone=us-central2-b --type=v4-32 --bucket=mine -- --config=configs/celeba.py
+    launch/tpu_pod.sh --name=faces --zone=us-central2-b --type=v4-32 --bucket=mine --spot --dry-run -- --config=...
+
 After -- come flags of launch/train.py, without --workdir and --config.data.prepared: both are in the bucket, which is
 mounted on all workers.
 

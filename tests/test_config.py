@@ -1,7 +1,9 @@
 """A mistake in a configuration is found before anything happens, and told in one line."""
 
+import json
+
 import pytest
-from conftest import ROOT
+from conftest import ROOT, call
 
 from dcgan_jax import config as configuration
 from dcgan_jax import fields
@@ -157,6 +159,28 @@ def test_every_data_set_has_a_file_and_valid_recipes(name):
         config = configuration.validate(configuration.for_data_set(name, recipe))
         assert config.recipe == recipe
         assert config.num_steps == configuration.DATA_SETS[name].steps[recipe]
+
+
+def test_help_names_all_fields_and_explains_them_when_asked_to():
+    short, long = call("train", "--help"), call("train", "--help_config")
+    assert (long.returncode, long.stderr) == (0, "")
+    for name, field in fields.FIELDS.items():
+        assert f" {name}" in short.stdout
+        assert field.help in long.stdout
+        assert f"  --config.{name}=" in long.stdout
+    assert "--config.b1=" not in short.stdout
+    assert call("prepare", "--help_config").stdout == long.stdout
+    assert call("sample", "--help_config").returncode == 2, "it takes no configuration"
+
+
+def test_the_whole_configuration_is_printed_as_a_run_would_record_it(tmp_path):
+    done = call("train", "--config=digits", "--config.image_size=16", "--print_config", f"--workdir={tmp_path}/new")
+    assert (done.returncode, done.stderr, list(tmp_path.iterdir())) == (0, "", [])
+    printed = configuration.default_config().to_dict() | json.loads(done.stdout)
+    assert fields.flatten(printed).keys() == set(fields.FIELDS)
+    assert (printed["image_size"], printed["width"]) == ([16, 16], 32)
+    wrong = call("train", "--config=digits", "--config.b1=2", "--print_config")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
 
 
 def test_the_page_about_the_fields_is_up_to_date():

@@ -239,6 +239,7 @@ def test_training_measures_what_is_measured_afterwards(evaluated_run, tmp_path):
     copy = copy_of(evaluated_run, tmp_path / "run")
     done = call("evaluate", *measuring(copy), "--step=all")
     assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"\n{copy}/evaluation.jsonl\n")
     assert values(copy / report.NAME) == {key: value for key, value in in_training.items() if key[0] in steps}
     assert (evaluated_run / "evaluation" / "fid100_train.png").stat().st_size > 1000
     assert Image.open(copy / "evaluation" / f"memorisation100_step_{best:08d}.png").size == (8 * 18 - 2, 4 * 18 - 2)

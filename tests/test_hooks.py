@@ -148,7 +148,7 @@ def test_quality_is_in_the_line_of_each_checkpoint(tiny, tmp_path, measured, cap
     assert f"quality {measured[0].mean():.4g}" in next(line for line in shown.splitlines() if "step 6/10" in line)
     assert "quality" not in next(line for line in shown.splitlines() if "step 3/10" in line)
     events = b"".join(file.read_bytes() for file in (tmp_path / "tensorboard").iterdir())
-    assert events.count(b"quality") == 3
+    assert events.count(b"quality/quality\x15") == 3
 
 
 def test_a_line_holds_what_an_evaluation_measured(tiny, tmp_path, monkeypatch):

@@ -49,6 +49,13 @@ def test_a_dry_run_prints_what_would_be_done(name):
     assert done.stdout == (ROOT / "tests" / "golden" / f"{name}.txt").read_text()
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_each_explains_itself_without_a_cluster(script):
+    done = run(script, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count(f"{script} --") >= 3, "how it is called, and two examples"
+
+
 WRONG = [
     (TPU_POD[:1], "--name: missing"),
     ((*TPU_POD, "--type=v4", "--", *FLAGS), "--type: found 'v4'"),

@@ -26,6 +26,7 @@ LAUNCHERS = [
     "probe",
     "sample",
     "supervised",
+    "sweep",
     "train",
 ]
 
@@ -37,9 +38,13 @@ def test_the_list_of_launchers_is_complete():
 
 @pytest.mark.parametrize("script", LAUNCHERS)
 def test_each_explains_its_flags(script):
-    done = launch(script, "--help")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert f"python launch/{script}.py" in done.stdout
+    done = launch(script, "--help", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0
+    imported = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines()]
+    assert "absl.flags" in imported
+    assert not {"jax", "orbax", "matplotlib"} & set(imported), "an answer takes no seconds"
+    assert done.stdout.count(f"    python launch/{script}.py") >= 2, "examples"
+    assert len(done.stdout.splitlines()) < 80
     inside = call(script, "--help")
     assert (inside.returncode, inside.stdout, inside.stderr) == (0, done.stdout, "")
 
@@ -125,7 +130,11 @@ WITHOUT_A_DEVICE = {
 }
 
 
-@pytest.mark.parametrize("script", LAUNCHERS)
+def test_the_list_of_launchers_with_a_device_is_complete():
+    assert sorted([*WITHOUT_A_DEVICE, "sweep"]) == LAUNCHERS
+
+
+@pytest.mark.parametrize("script", WITHOUT_A_DEVICE)
 def test_a_missing_device_is_one_line_and_nothing_is_written(script, straight_run, monkeypatch):
     def missing():
         raise AssertionError  # what JAX raises for JAX_PLATFORMS=cuda on a machine without

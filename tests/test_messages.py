@@ -13,6 +13,7 @@ LAUNCHERS = {path.stem: path for path in (ROOT / "launch").glob("*.py")}
 # Of modules that several launchers import, what only those print that have the flag.
 OF_ONE_FUNCTION = {
     ("cli", "NAME"),
+    ("cli", "help_config"),  # asked for, with a configuration
     ("cli", "workdir"),  # run_directory
     ("evaluation.evaluate", "images"),  # from_image_sets
     ("evaluation.evaluate", "features"),

@@ -238,7 +238,7 @@ def test_the_probe_by_its_launcher(straight_run, folders):
     assert done.returncode == 0, done.stderr
     assert [line.split(",")[0] for line in done.stdout.splitlines()] == 2 * ["discriminator"] + 2 * ["random"] + 2 * [
         "pixels"
-    ]
+    ] + [f"{straight_run}/evaluation.jsonl"]
     lines = report.read(straight_run / report.NAME)[before:]
     assert [(line["metric"], line["features"], line["size"]) for line in lines[:2] + lines[-1:]] == [
         ("probe_accuracy_all_test", "discriminator", 192),
@@ -256,6 +256,7 @@ def test_the_supervised_baseline_by_its_launcher(straight_run, folders):
     )
     assert done.returncode == 0, done.stderr
     assert "trial 2 of 2" in done.stdout
+    assert done.stdout.endswith(f"\n{straight_run}/evaluation.jsonl\n")
     *trials, result = report.read(straight_run / report.NAME)[-3:]
     assert [line["metric"] for line in trials] == ["probe_accuracy_10_held_out"] * 2, "each as it ends"
     assert result["metric"] == "probe_accuracy_10_test"
@@ -272,6 +273,7 @@ def test_the_nearest_neighbour_by_its_launcher(conditional_run):
         "training images: 200 images, 50 held out",
         "samples of step 2: 30 images, 50 held out",
         "samples of step 2: 100 images, 50 held out",
+        f"{conditional_run}/evaluation.jsonl",
     ]
     lines = report.read(conditional_run / report.NAME)
     assert [(line["metric"], line["features"]) for line in lines] == [

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +19,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
 from dcgan_jax.data.images import grid
+from dcgan_jax.run import tags
+from dcgan_jax.run.trackers import Tracker
 from dcgan_jax.runtime import files
 
 log = logging.getLogger("dcgan_jax")
@@ -101,7 +104,8 @@ class Monitor:
         self._samples.mkdir(parents=True, exist_ok=True)
         self._path = workdir / "metrics.jsonl"
         self._metrics = _open_metrics(self._path, start_step)
-        self._tensorboard = _TensorBoard(workdir / "tensorboard", start_step)
+        self._tensorboard = _TensorBoard(workdir / "tensorboard", config, start_step)
+        self._tracker = Tracker(config, workdir)
         self._images_per_step = config.batch_size * config.discriminator_steps
         self._num_steps = config.num_steps
         self._quality: dict[str, str] = {}  # as it was last measured
@@ -119,7 +123,8 @@ class Monitor:
         record |= {"images_per_sec": rate, "data_wait": lap.data_wait, "overhead": round(lap.overhead, 4)}
         self._metrics.write(json.dumps(record) + "\n")
         self._metrics.flush()
-        self._tensorboard.write(step, *(summary.scalar(name, record[name]) for name in record if name != "step"))
+        self._tensorboard.write(step, *(summary.scalar(*item) for item in tags.scalars(record).items()))
+        self._tracker.write(step, record)
         if "quality" in values:
             self._quality = {"quality": f"{values['quality']:.4g}"}
         shown = {"d_loss": f"{values['d_loss']:.3f}", "g_loss": f"{values['g_loss']:.3f}", "images/s": f"{rate:.0f}"}
@@ -149,19 +154,21 @@ class Monitor:
         picture.save(self._samples / f"{name}.png")
         tag = "reals" if name == "reals" else "samples"
         self._tensorboard.write(step, summary.image(tag, np.atleast_3d(np.asarray(picture)), dataformats="HWC"))
+        self._tracker.show(tag, picture, step)
 
     def close(self) -> None:
         """Closes all files."""
         self._bar.close()
         self._metrics.close()
         self._tensorboard.close()
+        self._tracker.close()
 
 
 def add_scalars(folder: Path, step: int, values: dict[str, float]) -> None:
     """Adds values to the TensorBoard folder of a run, as an event file of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     file = EventsWriter(str(folder / "events"), f".{os.getpid()}.{step}")
-    for name, value in values.items():
+    for name, value in tags.scalars(values).items():
         file.write_event(Event(wall_time=time.time(), step=step, summary=summary.scalar(name, value)))
     file.close()
 
@@ -169,12 +176,16 @@ def add_scalars(folder: Path, step: int, values: dict[str, float]) -> None:
 class _TensorBoard:
     """An event file, written at once: tensorboardX's own queue blocks for ever once the disk is full."""
 
-    def __init__(self, folder: Path, start_step: int):
+    def __init__(self, folder: Path, config: ConfigDict, start_step: int):
         folder.mkdir(exist_ok=True)
         self._file = EventsWriter(str(folder / "events"), f".{os.getpid()}")
         # TensorBoard then hides what an earlier process wrote beyond the step that this one starts from.
         started = SessionLog(status=SessionLog.START)
         self._file.write_event(Event(wall_time=time.time(), step=start_step + 1, session_log=started))
+        # For the tabs of text and of hyperparameters. tensorboardX tells the results' names by the keys of a dict.
+        results = dict.fromkeys(tags.results(config))
+        self.write(start_step, *summary.hparams(tags.hyperparameters(config), results)[:2])
+        self.write(start_step, summary.text("config", textwrap.indent(config.to_json(indent=2), "    ")))
 
     def write(self, step: int, *summaries: Any) -> None:
         for item in summaries:

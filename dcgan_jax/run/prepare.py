@@ -16,6 +16,7 @@ from dcgan_jax.evaluation import evaluate, extractors
 from dcgan_jax.evaluation.evaluate import Evaluator
 from dcgan_jax.evaluation.quality import Quality
 from dcgan_jax.fields import METRICS
+from dcgan_jax.run import profile, trackers
 from dcgan_jax.run.workdir import Claim, check_data
 from dcgan_jax.runtime import devices, dispatch
 from dcgan_jax.runtime.errors import UserError
@@ -93,6 +94,8 @@ def _load_images(config: ConfigDict) -> data.ImageSet:
 
 def _check_measures(config: ConfigDict) -> None:
     """What can be checked before there are images."""
+    trackers.check(config.logger)
+    profile.check(config)
     if not config.eval_every:
         return
     specs = evaluate.check_names(config.eval_metrics, config.eval_features)

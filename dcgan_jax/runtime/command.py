@@ -3,6 +3,7 @@
 import ast
 import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -58,6 +59,26 @@ def as_typed(text: str) -> str:
     text = text.replace(sys.argv[0], f"{NAME} {_running[-1]}")
     text = _LAUNCHER.sub(lambda match: f"{NAME} {_as_subcommand(match.group(1))}", text)
     return _CONFIG.sub(r"\1", text)
+
+
+def typed(launcher: str) -> list[str]:
+    """The first words of a command line that starts another launcher, as the user of this process would type them."""
+    if _running:
+        return [NAME, _as_subcommand(launcher)]
+    python = shutil.which("python")
+    own = python and Path(python).absolute() == Path(sys.executable).absolute()
+    return ["python" if own else sys.executable, _beside(launcher)]
+
+
+def started(launcher: str) -> list[str]:
+    """The same, for a new process: it starts as this one was started, by the command `dcgan-jax` or as a file."""
+    if _running:
+        return [sys.executable, "-c", f"from {__name__} import main; main()", _as_subcommand(launcher)]
+    return [sys.executable, _beside(launcher)]
+
+
+def _beside(launcher: str) -> str:
+    return str(Path(sys.argv[0]).with_name(f"{launcher}.py"))
 
 
 def _launchers() -> dict[str, Path]:

@@ -7,6 +7,10 @@ usage() {
 launch/kubernetes/jobset.sh --name=NAME --image=IMAGE --claim=CLAIM --gpus=N [--nodes=N] [options] -- --config=FILE [flags]
 launch/kubernetes/jobset.sh --name=NAME --image=IMAGE --claim=CLAIM --tpu=TYPE --topology=AxB --nodes=N [options] -- ...
 
+    launch/kubernetes/jobset.sh --name=faces --image=me/dcgan_jax:1 --claim=disk --gpus=8 -- --config=configs/celeba.py
+    launch/kubernetes/jobset.sh --name=faces --image=me/dcgan_jax:1 --claim=disk --tpu=tpu-v5-lite-podslice \
+        --topology=4x4 --nodes=4 --dry-run -- --config=configs/celeba.py
+
 After -- come flags of launch/train.py, without --workdir and --config.data.prepared: both are on the claim.
 
   --name=NAME        name of the job and of the run directory
