@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from tqdm import tqdm
 
 from dcgan_jax.data import Batches, ImageSet, check_classes
 from dcgan_jax.evaluation import cache
@@ -25,6 +24,7 @@ from dcgan_jax.ops.conv import conv
 from dcgan_jax.ops.pixels import to_unit_range
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import digest
+from dcgan_jax.runtime.progress import progress
 
 log = logging.getLogger("dcgan_jax")
 
@@ -122,7 +122,7 @@ def fit(
 ) -> Tree:
     """The network's variables after training; the learning rate falls to zero as a cosine.
 
-    batch: of each step, images uint8 [B, H, W, C] and labels int [B]. title: of the progress bar.
+    batch: of each step, images uint8 [B, H, W, C] and labels int [B]. title: of its progress.
     """
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
     variables = network.init(jax.random.key(seed), batch(0)[0][:1])
@@ -142,8 +142,7 @@ def fit(
         updates, opt_state = optimizer.update(gradients, opt_state)
         return {"params": optax.apply_updates(variables["params"], updates), **updated}, opt_state
 
-    hidden = None if jax.process_index() == 0 else True  # None: hidden unless stderr is a terminal
-    for step in tqdm(range(steps), title, unit="step", leave=False, disable=hidden):
+    for step in progress(range(steps), title, "steps", compiles=True):
         state = train_step(state, *batch(step))
     return jax.device_get(state[0])
 
@@ -162,7 +161,9 @@ def _train(network: FeatureClassifier, real: ImageSet, test: ImageSet | None, se
         chosen = np.sort(learned[batches.indices(step)])
         return images[chosen], labels[chosen]
 
-    variables = fit(network, batch, steps=STEPS, learning_rate=LEARNING_RATE, seed=seed, title="classifier")
+    variables = fit(
+        network, batch, steps=STEPS, learning_rate=LEARNING_RATE, seed=seed, title="training a classifier for features"
+    )
     return variables, {
         "accuracy": _accuracy(network, variables, held_out),
         "accuracy_on": "test" if test else "held out",

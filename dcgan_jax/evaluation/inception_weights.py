@@ -16,6 +16,7 @@ from dcgan_jax.interop import torch_file
 from dcgan_jax.runtime.array_files import mistaken_for
 from dcgan_jax.runtime.errors import UserError, local_path, rename_fields
 from dcgan_jax.runtime.files import atomic_write, sha256
+from dcgan_jax.runtime.progress import progress
 
 log = logging.getLogger("dcgan_jax")
 
@@ -111,7 +112,8 @@ def _download() -> Path:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(URL, timeout=60) as reader, atomic_write(file) as writer:
-            while block := reader.read(2**20):
+            size = int(reader.headers.get("Content-Length") or 0)
+            for block in progress(iter(lambda: reader.read(2**20), b""), "downloading", "MB", -(-size // 2**20)):
                 writer.write(block)
     except (OSError, urllib.error.URLError) as error:
         reason = getattr(error, "reason", error)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
-from tqdm import tqdm
 
 from dcgan_jax.data.images import decode
 from dcgan_jax.data.sources import celeba
 from dcgan_jax.data.sources.source import Source
 from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.progress import progress
 
 log = logging.getLogger("dcgan_jax")
 
@@ -64,7 +64,7 @@ def _labels_and_attributes(builder: Any, records: Any) -> dict[str, Any]:
     if not has_labels and not attribute_names:
         return {}
     labels, attributes = np.empty(len(records), np.int32), np.empty((len(records), len(attribute_names)), bool)
-    for i, record in enumerate(tqdm(records, "reading labels", unit=" images", disable=None, leave=False)):
+    for i, record in enumerate(progress(records, "reading labels", "images")):
         if has_labels:
             labels[i] = record["label"]
         attributes[i] = [record["attributes"][name] for name in attribute_names]
