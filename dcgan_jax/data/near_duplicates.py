@@ -23,6 +23,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from dcgan_jax.data import prepared
+from dcgan_jax.data.captions import captioned
 from dcgan_jax.data.images import grid
 from dcgan_jax.data.semantic_hash import BITS, SIDE, crops, hash_all, normalize, train_autoencoder, zoom_matrices
 from dcgan_jax.ops.chunks import chunks
@@ -40,6 +41,7 @@ MIN_UNCROPPED_CORRELATION = 0.7  # pairs that correlate less without any crop ar
 PAIR_BATCH = 512  # pairs compared at a time
 ROW_BATCH = 4096  # images copied, and pairs of codes compared, at a time
 MAX_PAIRS_SHOWN = 60  # in a picture of the report
+PAIRS = "Pairs: the image on the right falls out, as it is like the one on the left."
 
 
 class Duplicates(NamedTuple):
@@ -201,4 +203,5 @@ def _write_report(partial: Path, images: np.ndarray, names: list[str], duplicate
     for title, shown in (("least_alike", order[:MAX_PAIRS_SHOWN]), ("random", random_order[:MAX_PAIRS_SHOWN])):
         if len(shown):
             first, second = duplicates.pairs[shown].T
-            grid(np.concatenate([images[first], images[second]], axis=2)).save(partial / f"duplicates_{title}.png")
+            picture = grid(np.concatenate([images[first], images[second]], axis=2))
+            captioned(picture, PAIRS).save(partial / f"duplicates_{title}.png")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dcgan_jax.data.captions import captioned
 from dcgan_jax.data.images import grid
 
 NAME = "evaluation.jsonl"
@@ -51,6 +52,7 @@ def curves(lines: list[dict[str, Any]], folder: Path) -> list[Path]:
 
 def save_pairs(samples: np.ndarray, images: np.ndarray, file: Path) -> None:
     """Writes a picture of samples, each with a training image on its right; both uint8 [N, H, W, C]."""
-    pairs = np.stack([samples, images], 1).reshape(-1, *samples.shape[1:])
+    pairs = np.concatenate([samples, images], axis=2)
     file.parent.mkdir(parents=True, exist_ok=True)
-    grid(pairs, columns=8).save(file)
+    caption = "Pairs: a sample on the left, on the right the training image that is nearest to it by the features."
+    captioned(grid(pairs, columns=4), caption).save(file)
