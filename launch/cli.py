@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from absl import flags
 
-from dcgan_jax.fields import help_text
+from dcgan_jax.fields import defaults, flatten, help_text
 from dcgan_jax.runtime import command, streams
 from dcgan_jax.runtime.errors import TrainingError, UserError, writable_path
 from dcgan_jax.runtime.signals import INTERRUPTED
@@ -53,7 +53,7 @@ def run(
             sys.exit(0)
         if read:
             sys.argv[1:] = read(sys.argv[1:])
-        rest = flags.FLAGS(sys.argv)[1:]
+        rest = _parsed(sys.argv)[1:]
         chosen = [rest.pop(0)] if names and rest else []
         if names and (not chosen or chosen[0] not in names):
             raise UserError(f"NAME: found {chosen[0] if chosen else 'none'}, expected one of {', '.join(names)}")
@@ -71,6 +71,19 @@ def run(
             _leave(error, FAILURE)
         traceback.print_exc()
         leave(FAILURE)
+
+
+def _parsed(arguments: list[str]) -> list[str]:
+    """What absl leaves of the arguments. Raises UserError for a field of the configuration without --config."""
+    try:
+        return flags.FLAGS(arguments)
+    except flags.UnrecognizedFlagError as error:
+        name = error.flagname.replace("-", "_")
+        fields = [path for path in flatten(defaults()) if name in (path, path.rpartition(".")[2])]
+        if not fields or "configuration" not in sys.modules:
+            raise
+        advice = " or ".join(f"--config.{path}" for path in fields)
+        raise UserError(f"--{error.flagname}: unknown flag, expected {advice}, a field of the configuration") from None
 
 
 class _AsTyped(logging.Formatter):

@@ -60,14 +60,14 @@ def find_or_prepare(config: ConfigDict, workers: int | None = None) -> Path:
         if earlier and not Path(request["path"]).exists():
             log.info("%s no longer exists; taking what was prepared from it: %s", request["path"], earlier)
             return earlier
-        with Progress("looking through the source"):
+        with Progress("opening the source"):
             request["fingerprint"] = module.source_fingerprint(config)
     elif earlier:
         return earlier
     path = root / _folder_name(request)
     if path.exists():
         return path
-    with Progress("looking through the source"):
+    with Progress("opening the source"):
         source = module.open_source(config)
     with prepared.building(path) as partial:
         if partial:

@@ -90,7 +90,8 @@ def check_labels(real: ImageSet, test: ImageSet | None = None) -> None:
         found = "images without labels" if real.labels is None else "images of a single class"
         raise UserError(
             f"config.eval_features: found 'classifier' for {found}, expected labels of at least two classes (a folder "
-            "for each class, idx, tfds); pass --config.eval_features=inception, or a function of your own"
+            "for each class, idx, tfds); pass --config.eval_features=inception, a file of 96 MB that is "
+            "downloaded once, or MODULE:FUNCTION, a function of your own"
         )
     if test and test.labels is not None:
         check_classes("config.data.test", real.card, test.card)

@@ -26,22 +26,29 @@ def read(file: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def curves(lines: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """Draws each metric against the step, in one PNG per metric; of several values of a step, the last."""
+def curves(lines: list[dict[str, Any]], folder: Path, metrics: set[str]) -> list[Path]:
+    """Draws each of these metrics against the step, in one PNG per metric, with a curve for each features and seed.
+
+    Of several values of a step, the last.
+    """
     from matplotlib.figure import Figure  # slow to import, and not needed to train without metrics
 
-    by_metric: dict[str, dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
+    by_metric: dict[str, dict[tuple[str, int], dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
     for line in lines:
-        by_metric[line["metric"]][line["features"]][line["step"]] = line
+        if line["metric"] in metrics:
+            by_metric[line["metric"]][line["features"], line.get("seed", 0)][line["step"]] = line
     files = []
-    for metric, by_features in by_metric.items():
+    for metric, by_origin in by_metric.items():
+        several_seeds = len({seed for _, seed in by_origin}) > 1
         figure = Figure(figsize=(6, 4), layout="constrained")
         axes = figure.add_subplot()
-        for features, by_step in sorted(by_features.items()):
+        for (features, seed), by_step in sorted(by_origin.items()):
+            label = f"{features}, seed {seed}" if several_seeds else features
             steps = sorted(by_step)
             errors = [by_step[step].get("standard_error") or 0 for step in steps]
-            axes.errorbar(steps, [by_step[step]["value"] for step in steps], errors, marker="o", ms=3, label=features)
+            axes.errorbar(steps, [by_step[step]["value"] for step in steps], errors, marker="o", ms=3, label=label)
         axes.set(xlabel="step", ylabel=metric)
+        axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
         axes.legend(title="features")
         folder.mkdir(parents=True, exist_ok=True)
