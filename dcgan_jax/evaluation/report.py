@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ def read(file: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def curves(lines: list[dict[str, Any]], folder: Path, metrics: set[str]) -> list[Path]:
-    """Draws each of these metrics against the step, in one PNG per metric, with a curve for each features and seed.
+def curves(lines: list[dict[str, Any]], folder: Path, metrics: Collection[str] | None = None) -> list[Path]:
+    """Draws each of these metrics, by default all, against the step: a PNG each, a curve for each features and seed.
 
     Of several values of a step, the last.
     """
@@ -35,7 +36,7 @@ def curves(lines: list[dict[str, Any]], folder: Path, metrics: set[str]) -> list
 
     by_metric: dict[str, dict[tuple[str, int], dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
     for line in lines:
-        if line["metric"] in metrics:
+        if metrics is None or line["metric"] in metrics:
             by_metric[line["metric"]][line["features"], line.get("seed", 0)][line["step"]] = line
     files = []
     for metric, by_origin in by_metric.items():
