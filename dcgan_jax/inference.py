@@ -64,10 +64,9 @@ def _generate(generator: models.Generator, variables: Tree, z: Array, labels: Ar
 
 
 def first_samples(config: ConfigDict, variables: Tree, count: int) -> Array:
-    """The first `count` images that `TrainedGAN.sample` makes by the configuration's seed, before they become uint8.
+    """The first images of `TrainedGAN.sample` by the configuration's seed: [count, H, W, C] in [-1, 1], on the device.
 
-    They are made by its program, which is not compiled again; fewer come if a chunk is smaller than `count`. On the
-    device, without waiting: float [count, H, W, C] in [-1, 1].
+    They are made by its program, which is not compiled again; fewer come if a chunk is smaller than `count`.
     """
     generator, _ = models.from_config(config)
     indices = np.arange(suitable(CHUNK, config.image_size))
@@ -134,16 +133,16 @@ class TrainedGAN:
             raise UserError("discriminator: missing, as this is a generator alone; load the run that it is from")
         return self._discriminator_variables
 
-    def sample(self, count: int, seed: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
+    def sample(self, count: int, seed: int = 0, labels: np.ndarray | int | None = None) -> np.ndarray:
         """`count` images, uint8 [count, H, W, C]. Image i is a function of (seed, i, its label) alone.
 
-        A conditional network takes `labels`, int [count], by default 0, 1, 2, ... in turn.
+        A conditional network takes `labels`, int [count] or one for all, by default 0, 1, 2, ... in turn.
         """
         if operator.index(count) < 0:
             raise UserError(f"count: found {count}, expected 0 or more")
         return self.sample_at(np.arange(count), seed, labels)
 
-    def sample_at(self, indices: np.ndarray, seed: int = 0, labels: np.ndarray | None = None) -> np.ndarray:
+    def sample_at(self, indices: np.ndarray, seed: int = 0, labels: np.ndarray | int | None = None) -> np.ndarray:
         """The images of `sample` at these indices, int [n]: uint8 [n, H, W, C]."""
         _check_seed(seed)
         if self.config.num_classes and labels is None:
@@ -213,7 +212,7 @@ class TrainedGAN:
         fitted._discriminator_variables = self.discriminator_variables | {"batch_stats": stats}
         return fitted
 
-    def _images(self, to_z: Callable, inputs: np.ndarray, labels: np.ndarray | None, convert: Callable) -> np.ndarray:
+    def _images(self, to_z: Callable, inputs: np.ndarray, labels: Any, convert: Callable) -> np.ndarray:
         def run(chunk: np.ndarray, chunk_labels: np.ndarray | None) -> Array:
             return convert(_generate(self.generator, self.generator_variables, to_z(chunk), chunk_labels))
 
@@ -243,13 +242,14 @@ class TrainedGAN:
             return map_chunks(lambda chunk: run(chunk, None), self.chunk, inputs)
         return map_chunks(run, self.chunk, inputs, labels)
 
-    def _check_labels(self, labels: np.ndarray | None, count: int) -> np.ndarray | None:
+    def _check_labels(self, labels: np.ndarray | int | None, count: int) -> np.ndarray | None:
         classes = self.config.num_classes
         if not classes:
             if labels is not None:
                 raise UserError("labels: found some, expected None: this network was trained without classes")
             return None
-        labels = np.asarray(labels if labels is not None else [], None if count else np.int32)
+        given = [] if labels is None else labels if np.ndim(labels) else [labels] * count
+        labels = np.asarray(given, None if count else np.int32)
         fits = labels.shape == (count,) and np.issubdtype(labels.dtype, np.integer)
         if not fits or (count and not 0 <= labels.min() <= labels.max() < classes):
             found = f"{len(labels)} of {np.unique(labels).tolist()[:9]}" if labels.ndim == 1 else str(labels.shape)

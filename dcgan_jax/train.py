@@ -42,9 +42,9 @@ def train(
     Returns the final state, as numpy arrays of one replica. The same configuration and seed give the same state,
     whether the run was interrupted or not, on any number of devices and processes.
 
-    Raises UserError before anything is written to `workdir` or waits for the compiler, TrainingError if a loss is not finite or
-    `workdir` cannot be written to any more, and Preempted after SIGTERM or SIGINT, with everything saved. What one of
-    several processes raises before training, all raise.
+    Raises UserError before anything is written to `workdir` or waits for the compiler, TrainingError if a loss is not
+    finite or `workdir` cannot be written to any more, and Preempted after SIGTERM or SIGINT, with everything saved.
+    What one of several processes raises before training, all raise.
     """
     devices.check()
     with report_lost_processes(), ExitStack() as held:

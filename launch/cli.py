@@ -48,7 +48,7 @@ def run(
         _help(sys.argv[1:], usage)
         if read:
             sys.argv[1:] = read(sys.argv[1:])
-        rest = flags.FLAGS(sys.argv)[1:]
+        rest = _parsed(sys.argv)[1:]
         chosen = [rest.pop(0)] if names and rest else []
         if names and (not chosen or chosen[0] not in names):
             raise UserError(f"NAME: found {chosen[0] if chosen else 'none'}, expected one of {', '.join(names)}")
@@ -81,6 +81,19 @@ def _help(arguments: list[str], usage: str) -> None:
         if with_fields:
             print(f"\n{fields.names_text()}")
         sys.exit(0)
+
+
+def _parsed(arguments: list[str]) -> list[str]:
+    """What absl leaves of the arguments. Raises UserError for a field of the configuration without --config."""
+    try:
+        return flags.FLAGS(arguments)
+    except flags.UnrecognizedFlagError as error:
+        name = error.flagname.replace("-", "_")
+        known = [path for path in fields.flatten(fields.defaults()) if name in (path, path.rpartition(".")[2])]
+        if not known or "configuration" not in sys.modules:
+            raise
+        advice = " or ".join(f"--config.{path}" for path in known)
+        raise UserError(f"--{error.flagname}: unknown flag, expected {advice}, a field of the configuration") from None
 
 
 class _AsTyped(logging.Formatter):

@@ -91,6 +91,7 @@ def measure(workdir: Path) -> None:
     steps = _steps(workdir, gan)
     config = image_sets.moved(gan.config)
     evaluator = evaluate.from_config(config, METRICS.value, FEATURES.value, weights=WEIGHTS.value, seed=SEED.value)
+    measured: set[str] = set()
     for step in steps:
         loaded = _load(workdir, step, gan)
         if loaded is None:
@@ -100,6 +101,7 @@ def measure(workdir: Path) -> None:
             return gan.sample_at(indices, SEED.value)
 
         lines = evaluator(read, step=step)
+        measured |= {line["metric"] for line in lines}
         if jax.process_index() == 0:
             files.append_lines(workdir / report.NAME, lines)
             monitor.add_scalars(workdir / "tensorboard", step, {line["metric"]: line["value"] for line in lines})
@@ -108,7 +110,7 @@ def measure(workdir: Path) -> None:
                 if "closest" in line:
                     _show_closest(line, read, evaluator, workdir / "evaluation")
     if jax.process_index() == 0:
-        for file in report.curves(report.read(workdir / report.NAME), workdir / "evaluation"):
+        for file in report.curves(report.read(workdir / report.NAME), workdir / "evaluation", measured):
             print(file)
         print(workdir / report.NAME)
 

@@ -47,6 +47,7 @@ def main() -> None:
     from dcgan_jax.run import places
     from dcgan_jax.runtime import compile_cache
     from dcgan_jax.runtime.files import new_folder, unused_path
+    from dcgan_jax.runtime.progress import Progress
 
     for flag, value in (("--format", FORMAT.value), ("--workdir", WORKDIR.value)):
         if value is None:
@@ -59,7 +60,7 @@ def main() -> None:
     out = cli.output(OUT.value, WORKDIR.value, "exported", f"{FORMAT.value}_step_{gan.step:08d}")
     unused_path(out, "--out")
     meta["metrics"] = (meta.get("metrics") or {}) | hub.measures(WORKDIR.value, gan.step)
-    with new_folder(out, "--out") as folder:
+    with new_folder(out, "--out") as folder, Progress(f"exporting as {FORMAT.value}"):
         _write(folder, gan, tree, meta)
     print(out)
 

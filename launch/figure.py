@@ -16,6 +16,7 @@ Exemplars are given by their numbers on a contact sheet of samples, which `arith
 is missing; --exemplars=random draws some by the seed. Pictures go to DIR/figures; captions give checkpoint and seed.
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,6 +76,7 @@ def main(name: str) -> None:
     from dcgan_jax.interpret import pictures
     from dcgan_jax.interpret.samples import Samples
     from dcgan_jax.runtime import compile_cache, malloc
+    from dcgan_jax.runtime.progress import Progress
 
     malloc.keep_freed_memory()
     compile_cache.enable()
@@ -86,21 +88,26 @@ def main(name: str) -> None:
     if not 0 <= NOISE.value <= MAX_NOISE:
         raise UserError(f"--noise: found {NOISE.value:g}, expected a number from 0 to {MAX_NOISE}")
     folder = cli.output(OUT.value, WORKDIR.value, "figures")
+    if folder.suffix.lower() in (".png", ".jpg", ".jpeg", ".gif", ".pdf"):
+        raise UserError(f"--out: found {OUT.value!r}, expected a folder, in which each figure gets a name of its own")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out: {str(folder)!r} is a file, expected a folder; pass another --out")
     label = "" if chosen is None else f"label {chosen}"
     origin = ", ".join(filter(None, (f"step {gan.step}", f"seed {SEED.value}", label)))
-    ending = f"_step_{gan.step:08d}_seed_{SEED.value}{label and '_' + label.replace(' ', '_')}"
     names, make = _plan(name, Samples(gan, SEED.value, chosen))
+    ending = f"{_given(name)}_step_{gan.step:08d}_seed_{SEED.value}{label and '_' + label.replace(' ', '_')}"
     files = [folder / f"{each}{ending}.{kind}" for each in names for kind in ("png", "gif")]
     _refuse_existing(files)
-    figures = make()
+    with Progress(f"computing {name}"):
+        figures = make()
     _refuse_existing(files)  # again: the computation may have taken minutes
+    run = Path(WORKDIR.value).expanduser().resolve().name
     for each, figure in zip(names, figures, strict=True):
-        caption = f"{figure.text}\n{Path(WORKDIR.value).expanduser().resolve().name}, {origin}"
-        print(pictures.draw(figure.rows, caption, folder / f"{each}{ending}.png", gaps=figure.gaps))
-        if figure.frames is not None:
-            print(pictures.animate(figure.frames, folder / f"{each}{ending}.gif"))
+        file = folder / f"{each}{ending}.png"
+        with Progress(f"drawing {file.name}"):
+            print(pictures.draw(figure.rows, f"{figure.text}\n{run}, {origin}", file, gaps=figure.gaps))
+            if figure.frames is not None:
+                print(pictures.animate(figure.frames, f"{run}, {origin}", file.with_suffix(".gif")))
 
 
 def _label(gan: "TrainedGAN") -> int | None:
@@ -165,10 +172,32 @@ def _check_flags(name: str) -> None:
             raise UserError(f"--{flag}: found {flags.FLAGS[flag].value}, expected none: this {name} makes no use of it")
 
 
+def _given(name: str) -> str:
+    """'_boxes_4-4-12-12_num_20': what a figure depends on, as far as flags that are not named elsewhere give it."""
+    named = {"exemplars"} if name == "forget" else {"exemplars", "layer"}
+    given = [flag for flag in FLAGS_USED[name] if flags.FLAGS[flag].present and flag not in named]
+    return "".join(f"_{flag}_{_as_name(flags.FLAGS[flag].value)}" for flag in given)
+
+
+def _as_name(value: object) -> str:
+    """A flag's value as part of a file name; of a path its last part, and for a file a hash of what is in it."""
+    from dcgan_jax.runtime.files import sha256
+
+    text, path = str(value), Path(str(value)).expanduser()
+    if path.is_file():
+        text = f"{path.stem}-{sha256(path)[:8]}"
+    elif path.exists():
+        text = path.resolve().name
+    return re.sub(r"[^\w.]+", "-", text)[:60].strip("-")
+
+
 def _refuse_existing(files: list[Path]) -> None:
     for file in files:
         if file.exists() or file.is_symlink():
-            raise UserError(f"--out: {str(file)!r} exists, expected none; pass another --out, or remove it")
+            raise UserError(
+                f"--out: {str(file)!r} exists, of the same step, seed and flags, expected none; pass another --out, or "
+                "remove it"
+            )
 
 
 def _real(gan: "TrainedGAN") -> np.ndarray:

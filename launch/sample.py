@@ -3,11 +3,14 @@
     python launch/sample.py --workdir=runs/digits
     python launch/sample.py --workdir=runs/digits --num=1000 --format=png --step=best
 
-grid: one picture of all images. png: a folder with one file per image, of 1, 3 or 4 channels (with transparency). npz:
-one file with the array `images`, uint8 [N, H, W, C]. Image i depends on the seed and on i alone, not on --num.
+grid: one picture of all images, of a conditional network with their classes; a PNG, or what the ending of --out says.
+png: a folder with one file per image, of 1, 3 or 4 channels (with transparency). npz: one file with the array `images`,
+uint8 [N, H, W, C], and of a conditional network `labels`, int [N]. Image i depends on the seed, i and its class alone,
+not on --num.
 """
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cli
@@ -25,6 +28,7 @@ NUM = flags.DEFINE_integer("num", 64, "how many images", lower_bound=1)
 FORMAT = flags.DEFINE_enum(
     "format", "grid", ["grid", "png", "npz"], "what to write: one picture, a folder of files, or an array"
 )
+SCALE = flags.DEFINE_integer("scale", 1, "grid, png: enlarge each image by this whole factor", 1, 64)
 OUT = flags.DEFINE_string("out", None, "file (grid, npz) or folder (png) to write; by default in WORKDIR/generated")
 SEED = flags.DEFINE_integer("seed", 0, "seed of the images")
 STEP = flags.DEFINE(cli.StepParser(), "step", None, "step of the checkpoint, or 'best'; the newest by default")
@@ -32,12 +36,14 @@ LABELS = flags.DEFINE_list(
     "labels", None, "for a conditional network: classes to repeat in this order, by name or label, such as 3 or cat,dog"
 )
 
+BLOCK = 1024  # images made at a time
+
 
 def main() -> None:
     from dcgan_jax.runtime import malloc
 
     malloc.keep_freed_memory()
-    from dcgan_jax.data.images import PICTURE_CHANNELS, grid
+    from dcgan_jax.data.images import PICTURE_CHANNELS
     from dcgan_jax.inference import load
 
     if WORKDIR.value is None:
@@ -48,28 +54,78 @@ def main() -> None:
             f"--format: found 'png', expected 'npz' for images of {gan.config.channels} channels, or 'grid', which "
             "shows the first of them"
         )
-    _check_size(NUM.value * gan.config.image_size[0] * gan.config.image_size[1] * gan.config.channels)
+    if FORMAT.value == "npz" and SCALE.present:
+        raise UserError(f"--scale: found {SCALE.value}, expected none: an array holds the images as they are")
+    nbytes = NUM.value * gan.config.image_size[0] * gan.config.image_size[1] * gan.config.channels
+    _check_size(nbytes * (SCALE.value**2 if FORMAT.value == "grid" else 1))
     ending = {"grid": ".png", "png": "", "npz": ".npz"}[FORMAT.value]
     chosen = _labels(gan)
     labels = f"_labels_{'-'.join(map(str, chosen))}" if chosen else ""
-    name = f"step_{gan.step:08d}_seed_{SEED.value}_num_{NUM.value}{labels}{ending}"
+    scaled = f"_scale_{SCALE.value}" if SCALE.value > 1 else ""
+    name = f"step_{gan.step:08d}_seed_{SEED.value}_num_{NUM.value}{labels}{scaled}{ending}"
     out = cli.output(OUT.value, WORKDIR.value, "generated", name)
     if out.exists():
         raise UserError(f"--out: {str(out)!r} exists, expected a new name; pass another --out, or remove it")
+    picture_format = _picture_format(out) if FORMAT.value == "grid" else ""
 
-    images = gan.sample(NUM.value, SEED.value, np.resize(chosen, NUM.value) if chosen else None)
+    all_labels = list(range(gan.config.num_classes))
+    labels = np.resize(chosen or all_labels, NUM.value) if all_labels else None
+    images = _sample(gan, labels)
     out.parent.mkdir(parents=True, exist_ok=True)
     if FORMAT.value == "grid":
-        grid(images).save(out, format="PNG")
+        titles = [] if labels is None else [gan.classes[i] if gan.classes else str(i) for i in labels]
+        _grid(images, titles).save(out, format=picture_format)
     elif FORMAT.value == "npz":
         with out.open("xb") as file:
-            np.savez_compressed(file, images=images)
+            np.savez_compressed(file, images=images, **({} if labels is None else {"labels": labels}))
     else:
-        out.mkdir()
-        digits = len(str(NUM.value - 1))
-        for i, image in enumerate(images):
-            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(out / f"{i:0{digits}d}.png")
+        _write_files(images, out)
     print(out)
+
+
+def _sample(gan: "TrainedGAN", labels: np.ndarray | None) -> np.ndarray:
+    from dcgan_jax.runtime.progress import Progress
+
+    parts = []
+    with Progress("sampling", NUM.value, "images", compiles=True) as shown:
+        for start in range(0, NUM.value, BLOCK):
+            indices = np.arange(start, min(start + BLOCK, NUM.value))
+            parts.append(gan.sample_at(indices, SEED.value, None if labels is None else labels[indices]))
+            shown.update(len(indices))
+    return np.concatenate(parts)
+
+
+def _grid(images: np.ndarray, titles: list[str]) -> Image.Image:
+    from dcgan_jax.data.captions import titled
+    from dcgan_jax.data.images import grid
+
+    images = _enlarged(images)
+    return grid(titled(images, titles) if titles else images)
+
+
+def _enlarged(images: np.ndarray) -> np.ndarray:
+    """uint8 [N, H, W, C] with each pixel as a square of --scale pixels."""
+    return images.repeat(SCALE.value, -3).repeat(SCALE.value, -2)
+
+
+def _write_files(images: np.ndarray, folder: Path) -> None:
+    from dcgan_jax.runtime.progress import progress
+
+    folder.mkdir()
+    digits = len(str(len(images) - 1))
+    for i, image in enumerate(progress(images, "writing", "files")):
+        pixels = _enlarged(image)
+        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(folder / f"{i:0{digits}d}.png")
+
+
+def _picture_format(file: Path) -> str:
+    """Pillow's name for the format that the ending of a file stands for; PNG for an ending that no picture has."""
+    from dcgan_jax.data.images import FORMATS
+
+    if file.suffix.lower() == ".npz":
+        raise UserError(f"--out: found {str(file)!r} for one picture, expected a name such as x.png; or --format=npz")
+    known = Image.registered_extensions().get(file.suffix.lower())
+    return known if known in FORMATS and known in Image.SAVE else "PNG"
 
 
 def _check_size(nbytes: int) -> None:

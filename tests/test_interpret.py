@@ -173,7 +173,7 @@ def test_pictures_hold_their_images(tmp_path):
     enlarged = images[0].repeat(2, 0).repeat(2, 1)
     windows = np.lib.stride_tricks.sliding_window_view(shown, (16, 16, 3))[:, :, 0]
     assert (windows == enlarged).all((2, 3, 4)).any(), "every pixel of an image must be there, unchanged"
-    frames = pictures.animate(noise(5, (8, 8, 1)), tmp_path / "x.gif")
+    frames = pictures.animate(noise(5, (8, 8, 1)), "text", tmp_path / "x.gif")
     assert Image.open(frames).n_frames == 5
 
 

@@ -10,7 +10,14 @@ PACKAGE = ROOT / "dcgan_jax"
 # What may import what: each line only the lines above it, and within a room its own files. A room is a folder; files of
 # a room that lie on another level than the rest of it are named.
 LEVELS = [
-    {"runtime.errors", "runtime.versions", "runtime.signals", "runtime.compile_cache", "runtime.malloc"},
+    {
+        "runtime.errors",
+        "runtime.versions",
+        "runtime.signals",
+        "runtime.compile_cache",
+        "runtime.malloc",
+        "runtime.progress",
+    },
     {"runtime.files", "ops.dtypes", "ops.pixels", "ops.chunks", "ops.winograd", "latent", "augment"},
     {"runtime", "fields", "ops", "run.trees", "run.damage"},
     {"config"},

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from tqdm import tqdm
 
 from dcgan_jax.data import prepared
 from dcgan_jax.data.images import largest_of_16_bits, to_pixels
 from dcgan_jax.data.sources.source import Picture, Source
 from dcgan_jax.runtime import files
 from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.progress import Progress
 
 log = logging.getLogger("dcgan_jax")
 T = TypeVar("T")
@@ -65,10 +65,9 @@ def decode_all(partial: Path, source: Source, request: dict[str, Any], workers: 
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     threads = workers if source.decoding and count > 100 else 1
     pool = ThreadPoolExecutor(threads)
-    bar = tqdm(desc="preparing", total=count, initial=count - remaining, unit=" images", disable=None, leave=False)
     try:
         os.ftruncate(descriptor, HEADER + count * size)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), Progress("preparing", count, "images", done=count - remaining) as shown:
             # Pillow's, about damaged tags and large pictures: images.decode decides about these.
             warnings.simplefilter("ignore")
             decode = functools.partial(_decode, descriptor, source, request)
@@ -76,10 +75,9 @@ def decode_all(partial: Path, source: Source, request: dict[str, Any], workers: 
             for piece in _map_ahead(pool, decode, pieces, ahead=2 * threads):
                 done.append(piece)
                 files.append_lines(journal, [piece._asdict()])
-                bar.update(piece.stop - piece.start)
+                shown.update(piece.stop - piece.start)
     finally:
         pool.shutdown(cancel_futures=True)
-        bar.close()
         os.close(descriptor)
     return done
 

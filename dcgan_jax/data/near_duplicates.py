@@ -21,13 +21,14 @@ import numpy as np
 from jax import Array
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from tqdm import tqdm, trange
 
 from dcgan_jax.data import prepared
+from dcgan_jax.data.captions import captioned
 from dcgan_jax.data.images import grid
 from dcgan_jax.data.semantic_hash import BITS, SIDE, crops, hash_all, normalize, train_autoencoder, zoom_matrices
 from dcgan_jax.ops.chunks import chunks
 from dcgan_jax.runtime import files
+from dcgan_jax.runtime.progress import progress
 
 log = logging.getLogger("dcgan_jax")
 
@@ -40,6 +41,7 @@ MIN_UNCROPPED_CORRELATION = 0.7  # pairs that correlate less without any crop ar
 PAIR_BATCH = 512  # pairs compared at a time
 ROW_BATCH = 4096  # images copied, and pairs of codes compared, at a time
 MAX_PAIRS_SHOWN = 60  # in a picture of the report
+PAIRS = "Pairs: the image on the right falls out, as it is like the one on the left."
 
 
 class Duplicates(NamedTuple):
@@ -106,7 +108,7 @@ def candidates(codes: np.ndarray, packed: np.ndarray, seed: int) -> np.ndarray:
     count = len(packed)
     bits = min(BITS, int(np.log2(max(count, 2))) + 4)  # enough that few images share a bucket by chance
     pairs = np.empty(0, np.int64)  # each as one number, first * count + second
-    for _ in trange(BUCKETINGS, desc="matching", disable=None, leave=False):
+    for _ in progress(range(BUCKETINGS), "near-duplicates: matching", "rounds"):
         buckets = np.zeros(count, np.uint64)
         for bit in rng.choice(BITS, bits, replace=False):
             buckets = buckets * np.uint64(2) + ((packed[:, bit // 8] >> np.uint8(bit % 8)) & np.uint8(1))
@@ -134,8 +136,8 @@ def correlation(images: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     for measure in (_correlation, _best_correlation):  # the second is expensive, and few pairs get that far
         places = np.flatnonzero(correlations > MIN_UNCROPPED_CORRELATION)
         total = -(-len(places) // PAIR_BATCH)
-        bar = tqdm(chunks(PAIR_BATCH, pairs[places]), "comparing", total, unit=" batches", disable=None, leave=False)
-        for part, (chunk,) in bar:
+        compared = chunks(PAIR_BATCH, pairs[places])
+        for part, (chunk,) in progress(compared, "near-duplicates: comparing", "batches", total, compiles=True):
             values = measure(crops(images[chunk[:, 0]]), crops(images[chunk[:, 1]]))
             correlations[places[part]] = np.asarray(values)[: part.stop - part.start]
     return correlations
@@ -165,7 +167,8 @@ def _best_correlation(first: Array, second: Array) -> Array:
 
 def equal_pairs(images: np.ndarray) -> np.ndarray:
     """Pairs of equal images, int64 [P, 2]: the first of each group of equal images with each other one."""
-    digests = np.array([hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images], "V16")
+    told = progress(images, "near-duplicates: equal images", "images")
+    digests = np.array([hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in told], "V16")
     _, first, group = np.unique(digests, return_index=True, return_inverse=True)
     pairs = np.stack([first[group], np.arange(len(images))], axis=1)
     return pairs[pairs[:, 0] != pairs[:, 1]]
@@ -174,7 +177,7 @@ def equal_pairs(images: np.ndarray) -> np.ndarray:
 def _write_set(partial: Path, image_set: prepared.ImageSet, names: list[str], kept: np.ndarray) -> None:
     shape = (len(kept), *image_set.images.shape[1:])
     images = np.lib.format.open_memmap(partial / "images.npy", "w+", np.uint8, shape)
-    for start in range(0, len(kept), ROW_BATCH):
+    for start in progress(range(0, len(kept), ROW_BATCH), "writing the set without near-duplicates", "parts"):
         images[start : start + ROW_BATCH] = image_set.images[kept[start : start + ROW_BATCH]]
     images.flush()
     for name in ("labels", "attributes"):
@@ -200,4 +203,5 @@ def _write_report(partial: Path, images: np.ndarray, names: list[str], duplicate
     for title, shown in (("least_alike", order[:MAX_PAIRS_SHOWN]), ("random", random_order[:MAX_PAIRS_SHOWN])):
         if len(shown):
             first, second = duplicates.pairs[shown].T
-            grid(np.concatenate([images[first], images[second]], axis=2)).save(partial / f"duplicates_{title}.png")
+            picture = grid(np.concatenate([images[first], images[second]], axis=2))
+            captioned(picture, PAIRS).save(partial / f"duplicates_{title}.png")

@@ -23,6 +23,7 @@ from dcgan_jax.data.sources import SOURCES
 from dcgan_jax.data.sources.source import Source
 from dcgan_jax.runtime import files, hub
 from dcgan_jax.runtime.errors import UserError, local_path
+from dcgan_jax.runtime.progress import Progress
 
 log = logging.getLogger("dcgan_jax")
 
@@ -59,13 +60,15 @@ def find_or_prepare(config: ConfigDict, workers: int | None = None) -> Path:
         if earlier and not Path(request["path"]).exists():
             log.info("%s no longer exists; taking what was prepared from it: %s", request["path"], earlier)
             return earlier
-        request["fingerprint"] = module.source_fingerprint(config)
+        with Progress("opening the source"):
+            request["fingerprint"] = module.source_fingerprint(config)
     elif earlier:
         return earlier
     path = root / _folder_name(request)
     if path.exists():
         return path
-    source = module.open_source(config)
+    with Progress("opening the source"):
+        source = module.open_source(config)
     with prepared.building(path) as partial:
         if partial:
             _log_start(source, path)

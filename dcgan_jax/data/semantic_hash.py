@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from tqdm import tqdm, trange
 
 from dcgan_jax.ops.chunks import chunks
+from dcgan_jax.runtime.progress import progress
 
 SIDE = 32  # of the crops
 BITS = 128
@@ -104,10 +104,9 @@ def train_autoencoder(images: np.ndarray, seed: int) -> tuple[DenoisingAutoencod
     batch_size = min(TRAINING_BATCH, len(images))
     params = network.init(key, crops(images[:1]))
     opt_state = optimizer.init(params)
-    with trange(TRAINING_STEPS, desc="training the hash", disable=None, leave=False) as steps:
-        for i in steps:
-            indices = np.sort(rng.integers(0, len(images), batch_size))
-            params, opt_state = step(params, opt_state, images[indices], jax.random.fold_in(key, i))
+    for i in progress(range(TRAINING_STEPS), "near-duplicates: training a network", "steps", compiles=True):
+        indices = np.sort(rng.integers(0, len(images), batch_size))
+        params, opt_state = step(params, opt_state, images[indices], jax.random.fold_in(key, i))
     return network, params
 
 
@@ -123,8 +122,8 @@ def hash_all(images: np.ndarray, network: DenoisingAutoencoder, params: Any) -> 
     sample = np.asarray(encode(images[np.linspace(0, count - 1, batch).astype(int)]))
     median, deviation = np.median(sample, axis=0), sample.std(0) + 1e-6
     codes, packed = np.empty((count, BITS), np.float16), np.empty((count, BITS // 8), np.uint8)
-    bar = tqdm(chunks(batch, images), "hashing", -(-count // batch), unit=" batches", disable=None, leave=False)
-    for place, (chunk,) in bar:
+    batches = progress(chunks(batch, images), "near-duplicates: hashing", "batches", -(-count // batch))
+    for place, (chunk,) in batches:
         code = (np.asarray(encode(chunk))[: place.stop - place.start] - median) / deviation
         packed[place] = np.packbits(code > 0, axis=1)
         codes[place] = code / (np.linalg.norm(code, axis=1, keepdims=True) + 1e-6)

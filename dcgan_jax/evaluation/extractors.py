@@ -65,11 +65,12 @@ def choose(name: str, train: ImageSet, test: ImageSet | None = None, *, weights:
     """
     check_channels(name, train.images.shape[-1])
     if name == "inception":
+        others = inception_weights.OWN if train.labels is None else inception_weights.OTHERS
         return Choice(
             name,
             inception.FEATURES,
             inception.CLASSES,
-            lambda: inception_weights.inception_extractor(weights or None),
+            lambda: inception_weights.inception_extractor(weights or None, others),
         )
     if name == "classifier":
         feature_classifier.check_labels(train, test)

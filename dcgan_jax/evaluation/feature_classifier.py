@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from tqdm import tqdm
 
 from dcgan_jax.data import Batches, ImageSet, check_classes
 from dcgan_jax.evaluation import cache
@@ -26,6 +25,7 @@ from dcgan_jax.ops.pixels import to_unit_range
 from dcgan_jax.runtime.compile_cache import QUICKLY
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import digest
+from dcgan_jax.runtime.progress import progress
 
 log = logging.getLogger("dcgan_jax")
 
@@ -91,7 +91,8 @@ def check_labels(real: ImageSet, test: ImageSet | None = None) -> None:
         found = "images without labels" if real.labels is None else "images of a single class"
         raise UserError(
             f"config.eval_features: found 'classifier' for {found}, expected labels of at least two classes (a folder "
-            "for each class, idx, tfds); pass --config.eval_features=inception, or a function of your own"
+            "for each class, idx, tfds); pass --config.eval_features=inception, a file of 96 MB that is "
+            "downloaded once, or MODULE:FUNCTION, a function of your own"
         )
     if test and test.labels is not None:
         check_classes("config.data.test", real.card, test.card)
@@ -123,7 +124,7 @@ def fit(
 ) -> Tree:
     """The network's variables after training; the learning rate falls to zero as a cosine.
 
-    batch: of each step, images uint8 [B, H, W, C] and labels int [B]. title: of the progress bar.
+    batch: of each step, images uint8 [B, H, W, C] and labels int [B]. title: of its progress.
     """
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
     init = jax.jit(network.init, compiler_options=QUICKLY)
@@ -144,8 +145,7 @@ def fit(
         updates, opt_state = optimizer.update(gradients, opt_state)
         return {"params": optax.apply_updates(variables["params"], updates), **updated}, opt_state
 
-    hidden = None if jax.process_index() == 0 else True  # None: hidden unless stderr is a terminal
-    for step in tqdm(range(steps), title, unit="step", leave=False, disable=hidden):
+    for step in progress(range(steps), title, "steps", compiles=True):
         state = train_step(state, *batch(step))
     return jax.device_get(state[0])
 
@@ -164,7 +164,9 @@ def _train(network: FeatureClassifier, real: ImageSet, test: ImageSet | None, se
         chosen = np.sort(learned[batches.indices(step)])
         return images[chosen], labels[chosen]
 
-    variables = fit(network, batch, steps=STEPS, learning_rate=LEARNING_RATE, seed=seed, title="classifier")
+    variables = fit(
+        network, batch, steps=STEPS, learning_rate=LEARNING_RATE, seed=seed, title="training a classifier for features"
+    )
     return variables, {
         "accuracy": _accuracy(network, variables, held_out),
         "accuracy_on": "test" if test else "held out",

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
 from dcgan_jax.evaluation.moments import Moments
 from dcgan_jax.ops.chunks import ahead, fill, suitable
 from dcgan_jax.runtime import devices, multihost
 from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.progress import Progress
 
 Tree = Any
 
@@ -124,10 +124,9 @@ def _stream_share(extractor: Extractor, read: Reader, indices: np.ndarray, title
     own = np.array_split(indices, jax.process_count())[jax.process_index()]
     starts = range(0, max(len(own), 1), BLOCK)
     blocks = (read(own[start : start + BLOCK]) for start in starts)
-    hidden = None if jax.process_index() == 0 else True  # None: hidden unless stderr is a terminal
-    with tqdm(total=len(own), desc=title, unit="image", leave=False, disable=hidden) as bar:
+    with Progress(f"features of {title}", len(own), "images", compiles=True) as shown:
         for part in extractor.stream(blocks):
-            bar.update(len(part.vectors))
+            shown.update(len(part.vectors))
             yield part
 
 

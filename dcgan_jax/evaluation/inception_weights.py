@@ -16,6 +16,7 @@ from dcgan_jax.interop import torch_file
 from dcgan_jax.runtime.array_files import mistaken_for
 from dcgan_jax.runtime.errors import UserError, local_path, rename_fields
 from dcgan_jax.runtime.files import atomic_write, sha256
+from dcgan_jax.runtime.progress import progress
 
 log = logging.getLogger("dcgan_jax")
 
@@ -25,16 +26,19 @@ URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{N
 # Where pytorch-fid and torch-fidelity save the same file, and under which names.
 TORCH_FOLDERS = ("~/.cache/torch/hub/checkpoints",)
 FILE_NAMES = (NAME, "weights-inception-2015-12-05-6726825d.pth")
+OWN = "--config.eval_features=MODULE:FUNCTION, a function of your own"
+OTHERS = f"{OWN}, or classifier, if there are labels"  # features to take in place of these
 
 
-def inception_extractor(path: str | Path | None = None) -> Extractor:
+def inception_extractor(path: str | Path | None = None, others: str = OTHERS) -> Extractor:
     """The Inception network with its published weights.
 
     path: the file of weights; by default it is looked for in the cache folders of this package and PyTorch, and
-    otherwise downloaded. Raises UserError if it is not available, or has another SHA-256.
+    otherwise downloaded. Raises UserError if it is not available, or has another SHA-256. others: the features that its
+    text advises in place of these.
     """
 
-    return extractor_of(load(path))
+    return extractor_of(load(path, others))
 
 
 def extractor_of(params: dict[str, Any]) -> Extractor:
@@ -48,12 +52,12 @@ def extractor_of(params: dict[str, Any]) -> Extractor:
     return Extractor("inception-2015-12-05", SHA256, function, params, size, classes, chunk=32, resized=resized)
 
 
-def load(path: str | Path | None = None) -> dict[str, Any]:
+def load(path: str | Path | None = None, others: str = OTHERS) -> dict[str, Any]:
     """The published weights as parameters of `inception.Inception`; see `inception_extractor`."""
     if path is None and (cached := cache.load("inception", SHA256, inception.shapes())) is not None:
         return cached[0]
     with rename_fields({"--file": "config.inception_weights"}):
-        params = convert(torch_file.read(_checked(path)))
+        params = convert(torch_file.read(_checked(path, others)))
     cache.save("inception", SHA256, params, {})
     return params
 
@@ -64,9 +68,9 @@ def find(path: str | Path | None = None) -> None:
         _checked(path)
 
 
-def _checked(path: str | Path | None) -> Path:
+def _checked(path: str | Path | None, others: str = OTHERS) -> Path:
     """The file of weights, with the right SHA-256."""
-    file = local_path(path, "config.inception_weights") if path else _find() or _download()
+    file = local_path(path, "config.inception_weights") if path else _find() or _download(others)
     try:
         digest = sha256(file)
     except OSError as error:
@@ -111,19 +115,19 @@ def _find() -> Path | None:
     return next((file for folder in folders for name in FILE_NAMES if (file := folder / name).is_file()), None)
 
 
-def _download() -> Path:
+def _download(others: str) -> Path:
     file = cache.folder() / NAME
     log.info("downloading %s, once (96 MB)", URL)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(URL, timeout=60) as reader, atomic_write(file) as writer:
-            while block := reader.read(2**20):
+            size = int(reader.headers.get("Content-Length") or 0)
+            for block in progress(iter(lambda: reader.read(2**20), b""), "downloading", "MB", -(-size // 2**20)):
                 writer.write(block)
     except (OSError, urllib.error.URLError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(
             f"config.inception_weights: missing, and {URL} cannot be downloaded ({reason}); put that file into "
-            f"{str(file.parent)!r}, pass its path, or pass --config.eval_features=classifier, if there are labels, or "
-            "a function of your own"
+            f"{str(file.parent)!r}, pass its path, or pass {others}"
         ) from error
     return file

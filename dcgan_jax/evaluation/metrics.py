@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dcgan_jax.evaluation.moments import Moments
+from dcgan_jax.runtime.progress import Progress, progress
 
 # The protocols behind published numbers, as in torch-fidelity.
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 1000
@@ -29,7 +30,8 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     from scipy.linalg import svdvals  # imported late: a start of training should not wait for it
 
     difference = a.mean - b.mean
-    cross = svdvals(_square_root(a.covariance) @ _square_root(b.covariance)).sum()
+    with Progress("Frechet distance"):
+        cross = svdvals(_square_root(a.covariance) @ _square_root(b.covariance)).sum()
     return float(difference @ difference + np.trace(a.covariance) + np.trace(b.covariance) - 2 * cross)
 
 
@@ -59,7 +61,7 @@ def kid(fake: np.ndarray, real: np.ndarray) -> Estimate:
     fake, real = fake.astype(np.float64), real.astype(np.float64)
     rng = np.random.RandomState(SHUFFLE_SEED)
     values = []
-    for _ in range(KID_SUBSETS):
+    for _ in progress(range(KID_SUBSETS), "KID", "subsets"):
         chosen = [rng.choice(len(vectors), KID_SUBSET_SIZE, replace=False) for vectors in (fake, real)]
         values.append(squared_mmd(fake[chosen[0]], real[chosen[1]]))
     return Estimate(float(np.mean(values)), _kid_standard_error(fake, real), float(np.std(values)))
@@ -125,7 +127,7 @@ def prdc(fake: np.ndarray, real: np.ndarray) -> dict[str, float]:
     (fake_third,) = _neighbour_distances(fake, (PRECISION_NEIGHBOUR,))
     precise, balls = [], []
     recalled, covered = np.zeros(len(real), bool), np.zeros(len(real), bool)
-    for start in range(0, len(fake), BLOCK_ROWS):
+    for start in progress(range(0, len(fake), BLOCK_ROWS), "precision and recall", "blocks"):
         distances = squared_distances(fake[start : start + BLOCK_ROWS], real)
         precise.append((distances <= real_third).any(1))
         inside = distances <= real_fifth
@@ -143,7 +145,7 @@ def prdc(fake: np.ndarray, real: np.ndarray) -> dict[str, float]:
 def _neighbour_distances(points: np.ndarray, ranks: tuple[int, ...]) -> list[np.ndarray]:
     """For each rank k, the squared distances [N] of all points to their k-th nearest other point."""
     blocks = []
-    for start in range(0, len(points), BLOCK_ROWS):
+    for start in progress(range(0, len(points), BLOCK_ROWS), "distances of neighbours", "blocks"):
         distances = squared_distances(points[start : start + BLOCK_ROWS], points)
         blocks.append(np.partition(distances, ranks, axis=1)[:, ranks])  # at rank 0 is the point itself
     return list(np.concatenate(blocks).T)
@@ -164,7 +166,7 @@ def nearest_neighbours(
     """
     queries, points = queries.astype(np.float64), points.astype(np.float64)
     indices, distances = [], []
-    for start in range(0, len(queries), BLOCK_ROWS):
+    for start in progress(range(0, len(queries), BLOCK_ROWS), "nearest images", "blocks"):
         squares = squared_distances(queries[start : start + BLOCK_ROWS], points)
         if exclude_self:
             rows = np.arange(len(squares))

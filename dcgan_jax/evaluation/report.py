@@ -2,11 +2,13 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dcgan_jax.data.captions import captioned
 from dcgan_jax.data.images import grid
 
 NAME = "evaluation.jsonl"
@@ -25,22 +27,29 @@ def read(file: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def curves(lines: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """Draws each metric against the step, in one PNG per metric; of several values of a step, the last."""
+def curves(lines: list[dict[str, Any]], folder: Path, metrics: Collection[str] | None = None) -> list[Path]:
+    """Draws each of these metrics, by default all, against the step: a PNG each, a curve for each features and seed.
+
+    Of several values of a step, the last.
+    """
     from matplotlib.figure import Figure  # slow to import, and not needed to train without metrics
 
-    by_metric: dict[str, dict[str, dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
+    by_metric: dict[str, dict[tuple[str, int], dict[int, dict[str, Any]]]] = defaultdict(lambda: defaultdict(dict))
     for line in lines:
-        by_metric[line["metric"]][line["features"]][line["step"]] = line
+        if metrics is None or line["metric"] in metrics:
+            by_metric[line["metric"]][line["features"], line.get("seed", 0)][line["step"]] = line
     files = []
-    for metric, by_features in by_metric.items():
+    for metric, by_origin in by_metric.items():
+        several_seeds = len({seed for _, seed in by_origin}) > 1
         figure = Figure(figsize=(6, 4), layout="constrained")
         axes = figure.add_subplot()
-        for features, by_step in sorted(by_features.items()):
+        for (features, seed), by_step in sorted(by_origin.items()):
+            label = f"{features}, seed {seed}" if several_seeds else features
             steps = sorted(by_step)
             errors = [by_step[step].get("standard_error") or 0 for step in steps]
-            axes.errorbar(steps, [by_step[step]["value"] for step in steps], errors, marker="o", ms=3, label=features)
+            axes.errorbar(steps, [by_step[step]["value"] for step in steps], errors, marker="o", ms=3, label=label)
         axes.set(xlabel="step", ylabel=metric)
+        axes.set_xlim(left=0)
         axes.grid(alpha=0.3)
         axes.legend(title="features")
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,6 +60,7 @@ def curves(lines: list[dict[str, Any]], folder: Path) -> list[Path]:
 
 def save_pairs(samples: np.ndarray, images: np.ndarray, file: Path) -> None:
     """Writes a picture of samples, each with a training image on its right; both uint8 [N, H, W, C]."""
-    pairs = np.stack([samples, images], 1).reshape(-1, *samples.shape[1:])
+    pairs = np.concatenate([samples, images], axis=2)
     file.parent.mkdir(parents=True, exist_ok=True)
-    grid(pairs, columns=8).save(file)
+    caption = "Pairs: a sample on the left, on the right the training image that is nearest to it by the features."
+    captioned(grid(pairs, columns=4), caption).save(file)

@@ -20,6 +20,7 @@ from dcgan_jax.ops import batch_norm
 from dcgan_jax.run import checkpoint
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import new_folder, unused_path, write_text
+from dcgan_jax.runtime.progress import Progress
 from dcgan_jax.runtime.versions import versions
 
 log = logging.getLogger("dcgan_jax")
@@ -49,7 +50,8 @@ def save(
         raise UserError(f"--images: found {images.shape}, expected (2 or more, {', '.join(map(str, shape))})")
     strides = configuration.layers(config)[1]
     log.info("networks of %s images: strides %s, prior %s", "x".join(map(str, shape)), strides, config.prior)
-    host = jax.device_get(_state(config, networks, images)).replace(step=np.int32(step))
+    with Progress("building the networks"):
+        host = jax.device_get(_state(config, networks, images)).replace(step=np.int32(step))
     meta = {"config": json.loads(config.to_json()), "versions": versions(), "data": {}, "imported": about}
     with new_folder(out, "--out") as folder:
         with closing(checkpoint.Checkpoints(folder, keep=1)) as checkpoints:

@@ -17,6 +17,7 @@ from dcgan_jax.interpret.pictures import Figure, Row
 from dcgan_jax.ops.chunks import chunks
 from dcgan_jax.ops.pixels import to_unit_range
 from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.progress import progress
 
 Tree = Any
 
@@ -44,7 +45,8 @@ def _highest(network: models.Discriminator, variables: Tree, layer: int, images:
 def peaks(gan: TrainedGAN, images: np.ndarray, layer: int, count: int) -> Peaks:
     """The `count` images of uint8 [N, H, W, C] that excite each feature of map `layer` most, one position in each."""
     best: list[np.ndarray] = []  # values, indices of images, flat positions: [F, at most count] each
-    for place, (chunk,) in chunks(CHUNK, images):
+    total = -(-len(images) // CHUNK)
+    for place, (chunk,) in progress(chunks(CHUNK, images), "activations", "blocks of images", total, compiles=True):
         results = jax.device_get(_highest(gan.discriminator, gan.discriminator_variables, layer, jnp.asarray(chunk)))
         values, positions = (array[:, : place.stop - place.start] for array in results)
         candidates = [values, np.broadcast_to(np.arange(place.start, place.stop), values.shape), positions]

@@ -7,6 +7,7 @@ from dcgan_jax.evaluation.tables.nearest_neighbour import NearestNeighbour
 from dcgan_jax.inference import TrainedGAN
 from dcgan_jax.interpret.pictures import Figure, Row
 from dcgan_jax.interpret.samples import Samples
+from dcgan_jax.runtime.progress import progress
 
 BLOCK = 512  # training images at a time: their features are large
 
@@ -23,7 +24,7 @@ def in_features(gan: TrainedGAN, samples: np.ndarray, images: np.ndarray) -> np.
     sample_features = gan.features(samples).astype(np.float64)
     smallest = np.full(len(samples), np.inf)
     index = np.zeros(len(samples), np.int64)
-    for start in range(0, len(images), BLOCK):
+    for start in progress(range(0, len(images), BLOCK), "nearest images by features", "blocks"):
         block = gan.features(np.asarray(images[start : start + BLOCK])).astype(np.float64)
         distances = squared_distances(sample_features, block)
         nearest = distances.argmin(1)

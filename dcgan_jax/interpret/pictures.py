@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from dcgan_jax.data.captions import captioned
 from dcgan_jax.data.images import visible
 
 GAP = 2  # pixels between images
@@ -72,10 +73,10 @@ def draw(rows: list[Row], caption: str, file: Path, *, zoom: int = 0, gaps: tupl
     return file
 
 
-def animate(frames: np.ndarray, file: Path, *, zoom: int = 0, milliseconds: int = 60) -> Path:
-    """Writes images uint8 [N, H, W, C] as a GIF that repeats forever."""
+def animate(frames: np.ndarray, caption: str, file: Path, *, zoom: int = 0, milliseconds: int = 60) -> Path:
+    """Writes images uint8 [N, H, W, C] as a GIF that repeats forever, with a caption below."""
     zoom = zoom or max(1, math.ceil(128 / frames.shape[1]))
-    pictures = [Image.fromarray(_enlarge(_to_rgb(frame), zoom)) for frame in frames]
+    pictures = [captioned(Image.fromarray(_enlarge(_to_rgb(frame), zoom)), caption) for frame in frames]
     file.parent.mkdir(parents=True, exist_ok=True)
     pictures[0].save(file, save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0)
     return file

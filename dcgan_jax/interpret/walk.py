@@ -18,7 +18,10 @@ def figures(samples: Samples) -> list[Figure]:
     for between, name in ((latent.linear, "straight lines"), (latent.spherical, "arcs")):
         z = latent.walk(points, STEPS, between).reshape(-1, points.shape[1])
         frames = samples.images(np.asarray(z))
-        rows = [Row(f"{i + 1} to {(i + 1) % POINTS + 1}", frames[i * STEPS : (i + 1) * STEPS]) for i in range(POINTS)]
-        text = f"A walk along {name} in z through {POINTS} random points and back to the first, {STEPS} steps a row."
+        rows = [Row(f"{i} to {(i + 1) % POINTS}", frames[i * STEPS : (i + 1) * STEPS]) for i in range(POINTS)]
+        text = (
+            f"A walk along {name} in z through the {POINTS} samples 0 to {POINTS - 1} and back to the first, {STEPS} "
+            "steps a row."
+        )
         pair.append(Figure(rows, text, frames=frames))
     return pair

@@ -5,9 +5,7 @@ On a CPU it makes one, since convolutions inside a loop are many times slower th
 """
 
 import functools
-import logging
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import Any, NamedTuple, Protocol
@@ -17,14 +15,12 @@ import numpy as np
 
 from dcgan_jax.runtime import devices
 from dcgan_jax.runtime.errors import UserError
-
-log = logging.getLogger("dcgan_jax")
+from dcgan_jax.runtime.progress import Progress
 
 Tree = Any
 Step = Callable[..., tuple[Tree, Tree]]
 
 MAX_STEPS_PER_CALL = 16  # unless someone asks for more: a request to stop is seen after two calls at most
-SILENT_SECONDS, TELL_EVERY = 2.0, 10.0  # of waiting for the compiler
 
 
 class Batches(Protocol):
@@ -119,18 +115,9 @@ class Programs:
             self._compiling[size] = devices.compile_in_thread(devices.voting(mapped), state, vote, inputs)
 
     def __getitem__(self, size: int) -> Callable:
-        """The program of calls of so many steps. Waits for it, and says so if that takes longer than a moment."""
-        program, began, patience = self._compiling[size], time.monotonic(), SILENT_SECONDS
-        while True:
-            try:
-                return program.result(timeout=patience)
-            except TimeoutError:
-                if program.done():  # it is the compiler's own
-                    raise
-            waited = time.monotonic() - began
-            told = "once: what is compiled is kept for the next start" if patience < TELL_EVERY else f"{waited:.0f} s"
-            log.info("compiling the training step, %s", told)
-            patience = TELL_EVERY
+        """The program of calls of so many steps, when it is compiled."""
+        with Progress("compiling the training step, kept for the next start"):
+            return self._compiling[size].result()
 
 
 def _with_axis(x: jax.ShapeDtypeStruct, size: int) -> jax.ShapeDtypeStruct:

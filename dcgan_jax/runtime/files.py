@@ -13,6 +13,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from dcgan_jax.runtime.errors import UserError, writable_path
+from dcgan_jax.runtime.progress import Progress
 
 Lock = AbstractContextManager[Any]  # released at the end of a `with` block, or when the process ends
 
@@ -103,10 +104,11 @@ def sha256(path: Path, size: int | None = None) -> str:
     """The SHA-256 of a file, or of its first `size` bytes, as hexadecimal digits."""
     digest = hashlib.sha256()
     left = path.stat().st_size if size is None else size
-    with path.open("rb") as file:
+    with path.open("rb") as file, Progress(f"hashing {path.name}", left, "bytes") as shown:
         while left and (block := file.read(min(left, 2**22))):
             digest.update(block)
             left -= len(block)
+            shown.update(len(block))
     return digest.hexdigest()
 
 

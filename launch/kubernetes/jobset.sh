@@ -14,7 +14,7 @@ launch/kubernetes/jobset.sh --name=NAME --image=IMAGE --claim=CLAIM --tpu=TYPE -
 After -- come flags of launch/train.py, without --workdir and --config.data.prepared: both are on the claim.
 
   --name=NAME        name of the job and of the run directory
-  --image=IMAGE      image with this repository installed in its working folder, with [cuda] or [tpu]
+  --image=IMAGE      image with this repository in its working folder, as launch/kubernetes/Dockerfile makes it
   --claim=CLAIM      a PersistentVolumeClaim that all nodes may write to (ReadWriteMany)
   --gpus=N           GPUs of each node; one process uses them all
   --tpu=TYPE         such as tpu-v5-lite-podslice, with --topology, such as 4x4, and as --nodes its number of machines

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import trange
 
 from dcgan_jax.runtime.array_files import release
+from dcgan_jax.runtime.progress import progress
 
 SLACK = 1e-3  # by which floats may lie outside of a range, by rounding; they are clipped
 CHUNK = 2**24  # numbers looked at together
@@ -86,7 +86,7 @@ def extremes(arrays: Iterable[tuple[str, np.ndarray]]) -> tuple[float, float]:
     lowest, highest = np.inf, -np.inf
     for name, array in arrays:
         rows = max(1, CHUNK // array[0].size)
-        for start in trange(0, len(array), rows, desc=f"reading values {name}", disable=None, leave=False):
+        for start in progress(range(0, len(array), rows), f"reading values {name}".strip(), "parts"):
             part = array[start : start + rows]
             low, high = float(part.min()), float(part.max())
             if not (np.isfinite(low) and np.isfinite(high)):

@@ -14,6 +14,8 @@ from dcgan_jax.runtime.errors import UserError, local_path
 
 # A file is held in memory. MNIST has 47 million bytes, its largest relatives some hundred million.
 MAX_BYTES = 2**31
+# Sets of this format that tfds has, by the last part of the path of their configurations.
+IN_TFDS = ("mnist", "fashion_mnist")
 
 
 def open_source(config: ConfigDict) -> Source:
@@ -22,7 +24,7 @@ def open_source(config: ConfigDict) -> Source:
     For a folder, its train-images-idx3-ubyte is read. Raises UserError if a file is missing, damaged or of another
     kind, or if the numbers of labels and images differ.
     """
-    images_path, labels_path = _paths(config.data.path)
+    images_path, labels_path = _paths(config)
     images = _read(images_path, dimensions=3)
     labels = None
     if labels_path:
@@ -43,16 +45,17 @@ def open_source(config: ConfigDict) -> Source:
 
 def source_fingerprint(config: ConfigDict) -> str:
     """Changes when one of the files is written again. Raises UserError if there is none."""
-    return fingerprint([path for path in _paths(config.data.path) if path])
+    return fingerprint([path for path in _paths(config) if path])
 
 
-def _paths(name: str) -> tuple[Path, Path | None]:
+def _paths(config: ConfigDict) -> tuple[Path, Path | None]:
     """The files of the images and of the labels."""
+    name = config.data.path
     path = local_path(name, "config.data.path")
     if not name or not path.exists():
         raise UserError(
             f"config.data.path: {name!r} does not exist, expected an idx file such as train-images-idx3-ubyte.gz or "
-            "its folder; pass --config.data.path=..., or --config.data.source=tfds --config.data.name=mnist"
+            f"its folder; pass --config.data.path=...{_elsewhere(config)}"
         )
     if path.is_dir():
         image_files = sorted(path.glob("train-images*idx3-ubyte*"))
@@ -62,6 +65,12 @@ def _paths(name: str) -> tuple[Path, Path | None]:
     name = path.name.replace("images", "labels").replace("idx3", "idx1")
     names = {name, name.removesuffix(".gz"), name.removesuffix(".gz") + ".gz"} - {path.name}
     return path, next((file for file in map(path.with_name, sorted(names)) if file.exists()), None)
+
+
+def _elsewhere(config: ConfigDict) -> str:
+    """Where else the data set of a configuration's own folder, such as data/fashion_mnist, is to be had."""
+    known = Path(config.data.path).name
+    return f", or --config.data.source=tfds --config.data.name={known}" if known in IN_TFDS else ""
 
 
 def _read(path: Path, dimensions: int) -> np.ndarray:

@@ -2,21 +2,25 @@
 
 import importlib.util
 import logging
+import sys
 import threading
 from io import BytesIO
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
-from tqdm import tqdm
 
 from dcgan_jax.data.images import decode
 from dcgan_jax.data.sources import celeba
 from dcgan_jax.data.sources.source import Source
 from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.progress import progress
 
 log = logging.getLogger("dcgan_jax")
+
+RETRIES = 3  # of a download
 
 
 def open_source(config: ConfigDict) -> Source:
@@ -38,6 +42,7 @@ def open_source(config: ConfigDict) -> Source:
         if not builder.is_prepared():
             log.info("tfds: downloading and building %s", builder.info.full_name)
             _hide_accelerators_from_tensorflow()
+            _fail_soon(tfds)
         builder.download_and_prepare()
         records = builder.as_data_source(split=config.data.split, decoders={"image": tfds.decode.SkipDecoding()})
     except Exception as error:  # an unknown data set, a failed download, no TensorFlow
@@ -64,7 +69,7 @@ def _labels_and_attributes(builder: Any, records: Any) -> dict[str, Any]:
     if not has_labels and not attribute_names:
         return {}
     labels, attributes = np.empty(len(records), np.int32), np.empty((len(records), len(attribute_names)), bool)
-    for i, record in enumerate(tqdm(records, "reading labels", unit=" images", disable=None, leave=False)):
+    for i, record in enumerate(progress(records, "reading labels", "images")):
         if has_labels:
             labels[i] = record["label"]
         attributes[i] = [record["attributes"][name] for name in attribute_names]
@@ -85,7 +90,25 @@ def _hide_accelerators_from_tensorflow() -> None:
             tf.config.set_visible_devices([], kind)
 
 
+def _fail_soon(tfds: Any) -> None:
+    """Without a network tfds would try for minutes, and tell each try amid its bars, which need a terminal."""
+    from tensorflow_datasets.core.download import downloader
+
+    downloader.MAX_RETRIES = RETRIES
+    logging.getLogger("urllib3").setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+
+
+def _unreachable(error: BaseException) -> str:
+    """The host that a failed download did not reach, '' for any other error."""
+    url = getattr(getattr(error, "request", None), "url", "")  # of an error of requests
+    return urlsplit(url).hostname or "" if url and isinstance(error, OSError) else ""
+
+
 def _reason(error: BaseException) -> str:
+    if host := _unreachable(error):
+        return f"{host} cannot be reached"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # When an import fails, tfds prints the whole example first, and the reason last.
     return lines[-1] if isinstance(error, ImportError) else lines[0]
@@ -96,7 +119,5 @@ def _advice(error: BaseException, name: str) -> str:
         return "its builder needs TensorFlow, only to prepare it: pip install --editable '.[tfds]'"
     if name.partition(":")[0].partition("/")[0] == "celeb_a":
         return celeba.ADVICE
-    return (
-        "check the name and the split, or use a copy that you have: --config.data.source=folder "
-        "--config.data.path=FOLDER"
-    )
+    check = "network" if _unreachable(error) else "name and the split"
+    return f"check the {check}, or use a copy that you have: --config.data.source=folder --config.data.path=FOLDER"

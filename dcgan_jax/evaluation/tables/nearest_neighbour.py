@@ -6,6 +6,7 @@ import numpy as np
 from jax import Array
 
 from dcgan_jax.ops.chunks import chunks
+from dcgan_jax.runtime.progress import progress
 
 # Images compared with all queries at a time, which bounds the memory.
 CHUNK = 2048
@@ -36,7 +37,8 @@ class NearestNeighbour:
     def add(self, images: np.ndarray, labels: np.ndarray | None = None) -> None:
         """Compares images, uint8 [N, H, W, C], and their labels, int [N], with all queries."""
         assert images.shape[1:] == self._shape, (images.shape, self._shape)
-        for rows, (chunk,) in chunks(CHUNK, images):
+        total = -(-len(images) // CHUNK)
+        for rows, (chunk,) in progress(chunks(CHUNK, images), "nearest images", "blocks", total, compiles=True):
             places, high, low = jax.device_get(_nearest(self._queries, jnp.asarray(_blocks(chunk))))
             distances = (high.astype(np.int64) << LOW_BITS) + low
             nearer = distances < self.distance

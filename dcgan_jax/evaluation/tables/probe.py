@@ -15,6 +15,7 @@ from dcgan_jax.data import ImageSet, check_classes
 from dcgan_jax.evaluation.tables import svm
 from dcgan_jax.ops.pixels import to_unit_range
 from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.progress import Progress, progress
 
 log = logging.getLogger("dcgan_jax")
 
@@ -109,8 +110,10 @@ class Probe:
         """The result with all training images. C is chosen with classifiers of those that are not held out."""
         c = self._best_c([slice(self.split.num_held_out, None)])
         log.info("C %g: training on all %d images", c, len(self.labels))
-        classifier = svm.fit(self.features, self.labels, self.split.classes, c)
-        return ProbeResult(classifier.accuracy(self.test_features, self.test_labels), 0.0, 0.0, 1, c)
+        with Progress("linear classifier of all images"):
+            classifier = svm.fit(self.features, self.labels, self.split.classes, c)
+            accuracy = classifier.accuracy(self.test_features, self.test_labels)
+        return ProbeResult(accuracy, 0.0, 0.0, 1, c)
 
     def few_labels(self, per_class: int, draws: int) -> ProbeResult:
         """The result over random draws of `per_class` labelled images of each class. C is chosen on other draws.
@@ -119,7 +122,8 @@ class Probe:
         """
         c = self._best_c(self.split.draws(per_class, min(DRAWS_FOR_C, draws), purpose=1))
         accuracies = []
-        for chosen in self.split.draws(per_class, draws):
+        title = f"classifiers of {per_class} labels a class"
+        for chosen in progress(self.split.draws(per_class, draws), title, "draws", draws):
             classifier = svm.fit(self.features[chosen], self.labels[chosen], self.split.classes, c)
             accuracies.append(classifier.accuracy(self.test_features, self.test_labels))
         deviation = float(np.std(accuracies, ddof=1)) if draws > 1 else 0.0
@@ -138,7 +142,7 @@ class Probe:
         solver = svm.Solver(self.features[places], self.labels[places], self.split.classes)
         held_out = slice(self.split.num_held_out)
         accuracies: list[float] = []
-        for c in GRID:
+        for c in progress(GRID, "linear classifiers", "values of C at most", compiles=True):
             classifier = solver.fit(c)
             accuracies.append(classifier.accuracy(self.features[held_out], self.labels[held_out]))
             log.info("C %g: %.2f%% of held-out images (%d passes)", c, 100 * accuracies[-1], classifier.passes)
@@ -155,7 +159,7 @@ def pixel_features(images: np.ndarray) -> np.ndarray:
 def _extract(extract: FeatureFunction, images: np.ndarray, order: np.ndarray) -> np.ndarray:
     """The features of images[order], float16 [N, F]."""
     features = None
-    for start in range(0, len(order), BLOCK):
+    for start in progress(range(0, len(order), BLOCK), "features", f"blocks of {BLOCK} images", compiles=True):
         block = extract(np.asarray(images[order[start : start + BLOCK]]))
         if features is None:
             features = np.empty((len(order), block.shape[1]), np.float16)

@@ -1,0 +1,109 @@
+"""Shows how far long work is: a bar on a terminal, elsewhere a line every ten seconds.
+
+Work that is over within two seconds shows nothing, and of several processes the first alone shows any.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+QUIET = 2.0  # seconds before anything is shown
+INTERVAL = 10.0  # seconds between lines
+REDRAW = 0.5  # seconds between drawings of a bar
+
+_running: "list[Progress]" = []  # the innermost last
+
+
+class Progress:
+    """A block of work that is shown while it lasts; `update` tells how much of it is done.
+
+    total: of the units, such as 'images'; None if nobody knows. done: of them before the block. compiles: whether the
+    first ones wait for a compilation, which is then said. shown: whether anybody has seen it yet.
+    """
+
+    def __init__(self, title: str, total: int | None = None, unit: str = "", *, done: int = 0, compiles: bool = False):
+        self._title, self._total, self._unit = title, total, unit
+        self._start, self._done, self._compiles = done, done, compiles
+        self._began = self._moved = time.monotonic()
+        self._over = threading.Event()
+        self._bar: tqdm | None = None
+        self.shown = False
+
+    def update(self, count: int = 1) -> None:
+        """`count` more are done."""
+        if self._done == self._start:  # the time of the first ones says nothing about the others
+            self._moved, self._counted = time.monotonic(), self._done + count
+        self._done += count
+
+    def __enter__(self) -> "Progress":
+        self._thread = threading.Thread(target=self._show, daemon=True)
+        _running.append(self)
+        if _is_first_process():
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        _running.remove(self)
+        if self._thread.is_alive():
+            self._thread.join(QUIET)  # or its last line might come after what is printed next
+
+    def __str__(self) -> str:
+        """'preparing: 120/1000 images  00:20 left'."""
+        if not self._total:
+            return f"{self._title}  {tqdm.format_interval(time.monotonic() - self._began)} so far"
+        text = f"{self._title}: {self._done}/{self._total} {self._unit}"
+        if self._done == self._start:
+            return f"{text}, compiling, once" if self._compiles else text
+        if self._done == self._counted:
+            return text
+        seconds = (time.monotonic() - self._moved) / (self._done - self._counted)
+        return f"{text}  {tqdm.format_interval(seconds * (self._total - self._done))} left"
+
+    def _show(self) -> None:
+        """Runs beside the work, which may not come back for minutes."""
+        wait = QUIET
+        while not self._over.wait(wait):
+            with suppress(OSError, ValueError):  # a stream that is gone is no reason to stop
+                within = _running[_running.index(self) + 1 :]
+                if not any(work.shown for work in within):  # which tells more
+                    wait = self._draw() if sys.stderr.isatty() else self._print()
+                    self.shown = True
+        if self._bar is not None:
+            self._bar.close()
+
+    def _print(self) -> float:
+        print(self, file=sys.stderr, flush=True)
+        return INTERVAL
+
+    def _draw(self) -> float:
+        if self._bar is None:
+            form = "{desc}  |{bar}| {percentage:.0f}%" if self._total else "{desc}"
+            self._bar = tqdm(desc=str(self), total=self._total, bar_format=form, leave=False, dynamic_ncols=True)
+        self._bar.n = self._done
+        self._bar.set_description_str(str(self))
+        return REDRAW
+
+
+def progress(
+    work: Iterable[T], title: str, unit: str, total: int | None = None, *, compiles: bool = False
+) -> Iterator[T]:
+    """The items of `work`, with a `Progress` of them. total: their number, if they do not tell it."""
+    if total is None and hasattr(work, "__len__"):
+        total = len(work)  # type: ignore[arg-type]
+    with Progress(title, total, unit, compiles=compiles) as shown:
+        for item in work:
+            yield item
+            shown.update()
+
+
+def _is_first_process() -> bool:
+    jax = sys.modules.get("jax")  # which preparing images does without
+    return not (jax and jax.distributed.is_initialized()) or jax.process_index() == 0
