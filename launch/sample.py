@@ -2,9 +2,11 @@
 
 grid: one picture of all images. png: a folder with one file per image, of 1, 3 or 4 channels (with transparency). npz:
 one file with the array `images`, uint8 [N, H, W, C]. Image i depends on the seed and on i alone, not on --num.
+--z=FILE makes the images of the points in a file, as launch/explore.py saves them.
 """
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cli
@@ -28,6 +30,9 @@ STEP = flags.DEFINE(cli.StepParser(), "step", None, "step of the checkpoint, or 
 LABELS = flags.DEFINE_list(
     "labels", None, "for a conditional network: classes to repeat in this order, by name or label, such as 3 or cat,dog"
 )
+Z = flags.DEFINE_string(
+    "z", None, "an .npz with z, float [N, Z], and for a conditional network labels, int [N]: the images to make"
+)
 
 
 def main() -> None:
@@ -36,6 +41,8 @@ def main() -> None:
     malloc.keep_freed_memory()
     from dcgan_jax.data.images import PICTURE_CHANNELS, grid
     from dcgan_jax.inference import load
+    from dcgan_jax.interpret import z_file
+    from dcgan_jax.ops.pixels import to_uint8
 
     if WORKDIR.value is None:
         raise UserError("--workdir: missing, expected a run directory, such as runs/digits")
@@ -45,16 +52,27 @@ def main() -> None:
             f"--format: found 'png', expected 'npz' for images of {gan.config.channels} channels, or 'grid', which "
             "shows the first of them"
         )
-    _check_size(NUM.value * gan.config.image_size[0] * gan.config.image_size[1] * gan.config.channels)
+    _check_z_alone()
+    points = z_file.read(Z.value, gan, "--z") if Z.value is not None else None
+    _check_size(
+        (len(points[0]) if points else NUM.value)
+        * gan.config.image_size[0]
+        * gan.config.image_size[1]
+        * gan.config.channels
+    )
     ending = {"grid": ".png", "png": "", "npz": ".npz"}[FORMAT.value]
     chosen = _labels(gan)
     labels = f"_labels_{'-'.join(map(str, chosen))}" if chosen else ""
-    name = f"step_{gan.step:08d}_seed_{SEED.value}_num_{NUM.value}{labels}{ending}"
+    origin = f"seed_{SEED.value}_num_{NUM.value}{labels}" if points is None else f"z_{Path(Z.value).stem}"
+    name = f"step_{gan.step:08d}_{origin}{ending}"
     out = cli.output(OUT.value, WORKDIR.value, "generated", name)
     if out.exists():
         raise UserError(f"--out: {str(out)!r} exists, expected a new name; pass another --out, or remove it")
 
-    images = gan.sample(NUM.value, SEED.value, np.resize(chosen, NUM.value) if chosen else None)
+    if points:
+        images = to_uint8(gan.generate(*points))
+    else:
+        images = gan.sample(NUM.value, SEED.value, np.resize(chosen, NUM.value) if chosen else None)
     out.parent.mkdir(parents=True, exist_ok=True)
     if FORMAT.value == "grid":
         grid(images).save(out, format="PNG")
@@ -63,10 +81,19 @@ def main() -> None:
             np.savez_compressed(file, images=images)
     else:
         out.mkdir()
-        digits = len(str(NUM.value - 1))
+        digits = len(str(len(images) - 1))
         for i, image in enumerate(images):
             Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(out / f"{i:0{digits}d}.png")
     print(out)
+
+
+def _check_z_alone() -> None:
+    """Raises UserError if --z is given with a flag that chooses other images."""
+    for flag in ("num", "seed", "labels"):
+        if Z.value is not None and flags.FLAGS[flag].present:
+            raise UserError(
+                f"--{flag}: found {flags.FLAGS[flag].value}, expected none: --z={Z.value} says what to make"
+            )
 
 
 def _check_size(nbytes: int) -> None:
