@@ -28,7 +28,7 @@ def main() -> None:
 
     if WORKDIR.value is None:
         raise UserError("--workdir: missing, expected a run directory, such as runs/digits")
-    server.check()
+    server.check(HOST.value, PORT.value)
     from dcgan_jax.explore.explorer import Explorer
 
     ended = threading.Event()

@@ -18,6 +18,7 @@ from dcgan_jax.runtime import devices
 
 LAUNCHERS = [
     "evaluate",
+    "explore",
     "export_weights",
     "figure",
     "import_weights",

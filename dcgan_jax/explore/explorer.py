@@ -35,12 +35,12 @@ Trays = dict[str, list[int]]
 
 
 class View(NamedTuple):
-    """What a sheet shows: the first samples of a seed, and of a class if the network has some, by a checkpoint."""
+    """What a sheet shows: a checkpoint's first `size` samples of a seed, and of a class if the network has some."""
 
     step: int
     seed: int
     label: int | None
-    count: int
+    size: int
 
 
 class Result(NamedTuple):
@@ -102,12 +102,12 @@ class Explorer:
 
     def trays(self, view: View, **texts: Any) -> Trays:
         """The numbers in the trays' texts. Raises UserError unless they are of this view's samples."""
-        return {name: parameters.numbers(text, name, view.count, MAX_TRAY) for name, text in texts.items()}
+        return {name: parameters.numbers(text, name, view.size, MAX_TRAY) for name, text in texts.items()}
 
     def images(self, view: View) -> np.ndarray:
-        """The images of a view's samples, uint8 [count, H, W, C]."""
+        """The images of a view's samples, uint8 [size, H, W, C]."""
         samples = self.samples(view)
-        return samples.images(samples.z(range(view.count)))
+        return samples.images(samples.z(range(view.size)))
 
     def sheet(self, view: View, trays: Trays) -> Image.Image:
         """The samples to click on, with those in trays framed."""
@@ -116,7 +116,7 @@ class Explorer:
     def first(self, view: View, folder: Path) -> Result:
         """The samples of the sheet, to be kept."""
         samples = self.samples(view)
-        return self._made(view, "samples", samples.z(range(view.count)), folder, f"Samples 0 to {view.count - 1}.")
+        return self._made(view, "samples", samples.z(range(view.size)), folder, f"Samples 0 to {view.size - 1}.")
 
     def walk(self, view: View, trays: Trays, way: Any, frames: Any, folder: Path) -> Result:
         """From the mean z of A to that of B, as an animation and as its frames."""
@@ -125,7 +125,7 @@ class Explorer:
         start, end = (jnp.asarray(mean) for mean in self._means(view, trays, "A", "B"))
         z = np.asarray(WAYS[way](start, end, jnp.linspace(0, 1, frames)))
         name = arithmetic.named(f"walk_{way}_{frames}", [trays["A"], trays["B"]])
-        result = self._made(view, name, z, folder, f"From A to B along a{'n' if way == 'arc' else ''} {way}.")
+        result = self._made(view, name, z, folder, f"From the mean of A to that of B ({way}).")
         there = self.samples(view).images(z)
         gif = pictures.animate(np.concatenate([there, there[-2:0:-1]]), folder / f"{name}.gif", milliseconds=80)
         return result._replace(shown=[(gif, "there and back"), *result.shown], files=[gif, *result.files])
@@ -139,7 +139,7 @@ class Explorer:
         return self._made(view, name, z, folder, "Above the means of A and B, below that of C and A - B + C.")
 
     def direction(self, view: View, trays: Trays, scale: Any, folder: Path) -> Result:
-        """The samples in C, and below them the same moved by `scale` times the vector from B's mean to A's."""
+        """The samples in C, moved by `scale` times the vector from the mean of B to that of A."""
         scale = parameters.number(scale, "scale", -MAX_SCALE, MAX_SCALE)
         left, right = self._means(view, trays, "A", "B")
         vector = np.asarray(latent.turn(jnp.asarray(left[None]), jnp.asarray(right[None])))
@@ -156,14 +156,14 @@ class Explorer:
             raise UserError("boxes: found none, expected one; click on two of its corners")
         for box in drawn:
             forget.check(box, self.config.image_size)
-            parameters.whole(box.sample, "boxes", 0, view.count - 1)
+            parameters.whole(box.sample, "boxes", 0, view.size - 1)
         samples = self.samples(view)
         layer = forget.layer_of(samples.gan, None)
         entries = [{"sample": box.sample, "box": list(box[1:])} for box in drawn]
         file = folder / "boxes.json"
         file.write_text(json.dumps({"boxes": entries}) + "\n")
-        picture = forget.figure(samples, drawn, layer, view.count)
-        flags = {"num": view.count, "boxes": file.name}
+        picture = forget.figure(samples, drawn, layer, view.size)
+        flags = {"num": view.size, "boxes": file.name}
         return self._figure(view, "forget", picture, flags, [file], folder)
 
     def neighbours(self, view: View, trays: Trays, folder: Path) -> Result:

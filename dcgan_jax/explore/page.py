@@ -26,8 +26,12 @@ from dcgan_jax.runtime.errors import UserError
 SESSION_SECONDS = 3600  # that a closed or idle page's state is kept for
 FILE_SECONDS = 600  # that shown files are kept for
 LETTERS = tuple(sheet.COLOURS)
-# Of pictures a few pixels wide, the pixels should be seen.
-CSS = ".pixels img {image-rendering: pixelated} .pixels .grid-container img {width: 100%; object-fit: contain}"
+# Of pictures a few pixels wide, the pixels should be seen; not of figures, which are made smaller.
+CSS = """
+.pixels img {image-rendering: pixelated}
+#result img:is([src$="forget.png"], [src$="neighbours.png"]) {image-rendering: auto}
+#result .thumbnail-lg {aspect-ratio: auto}
+"""
 HOW = (
     "Click on samples to put them into the tray that is chosen below, A, B or C; click again to take one out. "
     "Then choose what to do with them."
@@ -59,7 +63,9 @@ class _Page:
         self._names = explorer.class_names()
         self._view = explorer.view(explorer.newest, 0, self._names[0] if self._names else None, 36)
         title = f"DCGAN explorer: {explorer.workdir}"
-        with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(60, FILE_SECONDS)) as self.blocks:
+        with gr.Blocks(
+            title=title, analytics_enabled=False, delete_cache=(60, FILE_SECONDS), fill_width=True
+        ) as self.blocks:
             self._state = gr.State(self._view, time_to_live=SESSION_SECONDS)
             self._corner = gr.State(None, time_to_live=SESSION_SECONDS)
             gr.Markdown(f"### {title}\n{HOW}")
@@ -77,7 +83,10 @@ class _Page:
     def _controls(self) -> None:
         with gr.Row():
             self._step = gr.Dropdown(
-                [str(self._view.step)], value=str(self._view.step), label="Checkpoint", min_width=100
+                [str(step) for step in reversed(self._explorer.steps())],
+                value=str(self._view.step),
+                label="Checkpoint",
+                min_width=100,
             )
             self._class = gr.Dropdown(
                 self._names,
@@ -87,15 +96,14 @@ class _Page:
                 visible=bool(self._names),
             )
             self._seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=LARGEST_SEED, min_width=100)
-        self._count = gr.Slider(1, MAX_SAMPLES, value=self._view.count, step=1, label="Samples")
+        self._count = gr.Slider(1, MAX_SAMPLES, value=self._view.size, step=1, label="Samples")
         self._make = gr.Button("Make samples", variant="primary")
-        self._sheet = gr.Image(
-            label="Samples", type="filepath", interactive=False, buttons=[], elem_id="sheet", elem_classes="pixels"
-        )
+        self._sheet = _picture("Samples", "sheet")
         self._tray = gr.Radio(LETTERS, value="A", label="A click goes into tray", elem_id="tray")
         with gr.Row():
             self._texts = [
-                gr.Textbox(label=f"{letter}: numbers of samples", min_width=90, max_lines=1) for letter in LETTERS
+                gr.Textbox(label=f"{letter}: numbers of samples", min_width=90, max_lines=1, elem_id=f"tray-{letter}")
+                for letter in LETTERS
             ]
         self._empty = gr.Button("Empty the trays", size="sm")
 
@@ -107,30 +115,33 @@ class _Page:
             way = gr.Radio(list(WAYS), value="line", label="Along a straight line, or an arc about the origin")
             frames = gr.Slider(2, MAX_FRAMES, value=16, step=1, label="Frames")
             self._action("walk", "Walk", "From the mean of A to the mean of B: put one into each.", way, frames)
-        with gr.Tab("A − B + C"):  # noqa: RUF001
+        with gr.Tab("A - B + C"):
             self._action("arithmetic", "Compute", "Of the mean z of each tray. The paper takes three samples in each.")
-        with gr.Tab("Direction"):
+        with gr.Tab("Move"):
             scale = gr.Slider(-MAX_SCALE, MAX_SCALE, value=1, step=0.05, label="How far")
             self._action(
                 "direction", "Move", "Moves the samples in C along the vector from the mean of B to that of A.", scale
             )
             self._scale = scale
         with gr.Tab("Forget") as self._forget_tab:
-            self._canvas = gr.Image(
-                label="The samples in A", type="filepath", interactive=False, buttons=[], elem_id="canvas"
-            )
+            self._canvas = _picture("The samples in A", "canvas")
             self._boxes = gr.Textbox(label="Boxes, a line for each: SAMPLE: TOP, LEFT, BOTTOM, RIGHT", lines=3)
             text = "Click on two opposite corners of what to forget, in one or more of the samples in A."
             self._action("forget", "Forget", text, self._boxes)
-        with gr.Tab("Neighbours"):
+        with gr.Tab("Nearest"):
             self._action("neighbours", "Find", "The training images nearest to the samples in A.")
-        with gr.Tab("Checkpoints"):
+        with gr.Tab("Steps"):
             self._steps = gr.Textbox(str(self._view.step), label=f"Steps, at most {MAX_STEPS}", max_lines=1)
             self._action("checkpoints", "Compare", "The samples in A by several checkpoints.", self._steps)
         self._shown = gr.Gallery(
-            label="Result", columns=2, object_fit="contain", buttons=["fullscreen"], elem_id="result", height=420
+            label="Result",
+            show_label=False,
+            columns=2,
+            object_fit="contain",
+            height="auto",
+            elem_id="result",
+            elem_classes="pixels",
         )
-        self._shown.elem_classes = ["pixels"]
         self._text = gr.Textbox(label="What it shows", interactive=False, elem_id="text")
         self._command = gr.Textbox(
             label="The command that makes it again, beside the files below",
@@ -186,7 +197,7 @@ class _Page:
             letter = parameters.choice(tray, "tray", LETTERS)
             trays = self._trays(view, *texts)
             place = parameters.place(event.index, "click")
-            hit = sheet.pixel_at(place, view.count, self._explorer.config.image_size)
+            hit = sheet.pixel_at(place, view.size, self._explorer.config.image_size)
             if hit is None:
                 return tuple(gr.skip() for _ in range(5))
             numbers = trays[letter]
@@ -246,6 +257,19 @@ class _Page:
         found = parameters.boxes(boxes, "boxes")
         drawing.canvas(self._explorer.images(view), trays["A"], found, corner).save(file)
         return str(file)
+
+
+def _picture(label: str, name: str) -> gr.Image:
+    """A picture to click on. Its label would hide a corner of it, and is for screen readers alone."""
+    return gr.Image(
+        label=label,
+        show_label=False,
+        type="filepath",
+        interactive=False,
+        buttons=[],
+        elem_id=name,
+        elem_classes="pixels",
+    )
 
 
 def _as_sent(value: Any) -> Any:

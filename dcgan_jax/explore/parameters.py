@@ -1,6 +1,5 @@
 """What a browser or a script sends, checked: anything may come, of any type and size."""
 
-import math
 from typing import Any
 
 from dcgan_jax.interpret.forget import Box
@@ -12,11 +11,9 @@ MAX_BOXES = 32
 
 def whole(value: Any, name: str, least: int, most: int) -> int:
     """A whole number from `least` to `most`. Raises UserError for anything else; 3.0 is one."""
-    expected = f"expected a whole number from {least} to {most}"
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"{name}: found {_shown(value)}, {expected}")
-    if not math.isfinite(value) or value != int(value) or not least <= value <= most:
-        raise UserError(f"{name}: found {_shown(value)}, {expected}")
+    within = not isinstance(value, bool) and isinstance(value, int | float) and least <= value <= most  # nan is not
+    if not within or value != int(value):
+        raise UserError(f"{name}: found {_shown(value)}, expected a whole number from {least} to {most}")
     return int(value)
 
 

@@ -16,24 +16,24 @@ MAX_SESSIONS = 256  # whose state is kept
 MAX_UPLOAD = 1  # bytes: the page takes no files
 
 
-def check() -> None:
-    """Raises UserError if Gradio is missing."""
+def check(host: str, port: int) -> None:
+    """Raises UserError if Gradio is missing, or nothing can listen there; to be called before a network is loaded."""
     try:
         _import()
     except ImportError as error:
         raise UserError(
             "gradio: not installed, but the explorer needs it; pip install --editable '.[explore]'"
         ) from error
+    _check_address(host, port)
 
 
 @contextmanager
 def serving(explorer: Explorer, host: str, port: int) -> Iterator[str]:
     """Serves an explorer's page while the block runs, at the address that it gives.
 
-    Raises UserError if Gradio is missing, or nothing can listen there.
+    Raises UserError as `check` does.
     """
-    check()
-    _check_address(host, port)
+    check(host, port)
     with tempfile.TemporaryDirectory(prefix="dcgan_jax_explore_", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # Gradio reads it when widgets are made
         from dcgan_jax.explore import page

@@ -11,9 +11,11 @@ from dcgan_jax.runtime.errors import UserError, local_path
 
 def write(file: Path, z: np.ndarray, labels: np.ndarray | None) -> Path:
     """Writes z, float32 [N, Z], and the labels, int [N], if there are some."""
-    arrays = {"z": np.asarray(z, np.float32)} | ({} if labels is None else {"labels": np.asarray(labels, np.int32)})
+    arrays: dict[str, np.ndarray] = {"z": np.asarray(z, np.float32)}
+    if labels is not None:
+        arrays["labels"] = np.asarray(labels, np.int32)
     with file.open("xb") as opened:
-        np.savez(opened, **arrays)
+        np.savez(opened, allow_pickle=False, **arrays)
     return file
 
 
