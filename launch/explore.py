@@ -25,9 +25,11 @@ log = logging.getLogger("dcgan_jax")
 
 def main() -> None:
     from dcgan_jax.explore import server
+    from dcgan_jax.runtime import devices
 
     if WORKDIR.value is None:
         raise UserError("--workdir: missing, expected a run directory, such as runs/digits")
+    devices.check()
     server.check(HOST.value, PORT.value)
     from dcgan_jax.explore.explorer import Explorer
 
