@@ -162,7 +162,9 @@ class _Page:
         opened = [self._step, self._steps, self._state, self._sheet]
         self.blocks.load(self._open, None, opened, **private)
         asked = [self._step, self._seed, self._class, self._count]
-        self._make.click(self._new_view, [*asked, *self._texts], [self._state, self._sheet], api_name="sheet", **heavy)
+        self._make.click(
+            self._new_view, [*asked, *self._texts], [self._state, self._sheet], api_name="sheet", **heavy
+        ).success(self._new_canvas, [self._boxes, *seen], [self._corner, self._canvas], **private)
         changed = [*self._texts, self._sheet, self._canvas]
         self._sheet.select(self._click, [self._tray, self._boxes, *seen], changed, **private)
         gr.on([text.submit for text in self._texts], self._redraw, [self._boxes, *seen], changed[3:], **private)
@@ -190,6 +192,11 @@ class _Page:
         with told():
             view = self._explorer.view(step, seed, name, count)
             return view, self._drawn(view, self._trays(view, *texts))
+
+    def _new_canvas(self, boxes: Any, view: View, *texts: Any) -> tuple[None, str | None]:
+        """Of another view; a corner that was clicked on the last one is forgotten."""
+        with told():
+            return None, self._canvas_of(view, self._trays(view, *texts), boxes, None)
 
     def _click(self, event: gr.SelectData, tray: Any, boxes: Any, view: View, *texts: Any) -> tuple[Any, ...]:
         """Puts the sample that was clicked into a tray, or takes it out of it."""
