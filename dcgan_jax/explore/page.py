@@ -24,7 +24,6 @@ from dcgan_jax.explore.results import Results
 from dcgan_jax.runtime.errors import UserError
 
 SESSION_SECONDS = 3600  # that a closed or idle page's state is kept for
-FILE_SECONDS = 600  # that shown files are kept for
 LETTERS = tuple(sheet.COLOURS)
 # Of pictures a few pixels wide, the pixels should be seen; not of figures, which are made smaller.
 CSS = """
@@ -63,9 +62,7 @@ class _Page:
         self._names = explorer.class_names()
         self._view = explorer.view(explorer.newest, 0, self._names[0] if self._names else None, 36)
         title = f"DCGAN explorer: {explorer.workdir}"
-        with gr.Blocks(
-            title=title, analytics_enabled=False, delete_cache=(60, FILE_SECONDS), fill_width=True
-        ) as self.blocks:
+        with gr.Blocks(title=title, analytics_enabled=False, fill_width=True) as self.blocks:
             self._state = gr.State(self._view, time_to_live=SESSION_SECONDS)
             self._corner = gr.State(None, time_to_live=SESSION_SECONDS)
             gr.Markdown(f"### {title}\n{HOW}")
