@@ -299,6 +299,7 @@ def browser():
 @pytest.mark.filterwarnings("ignore")  # of Gradio and its libraries
 def test_clicks_on_the_page(explorer, browser, monkeypatch):
     pytest.importorskip("gradio")
+    import httpx
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -335,6 +336,14 @@ def test_clicks_on_the_page(explorer, browser, monkeypatch):
         find("button[role=tab]", "A - B + C").click()
         find("#do-arithmetic").click()
         assert "C: empty" in find(".toast-body").text
+        for a, told in (
+            ({"path": "http://192.0.2.1/a", "meta": {"_type": "gradio.FileData"}}, "found a file"),
+            ([], "A:"),
+        ):
+            answer = _asked(address, "arithmetic", [a, "1", "2"])
+            assert not answer["success"]
+            assert answer["output"]["error"].startswith(told)
+        assert httpx.get(f"{address}gradio_api/file={explorer.workdir}/config.json").status_code == 403
         assert any(temporary.iterdir())
         asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = [each["params"]["request"]["url"] for each in asked if each["method"] == "Network.requestWillBeSent"]
@@ -345,3 +354,15 @@ def test_clicks_on_the_page(explorer, browser, monkeypatch):
 
 def _value(find, css):
     return find(css).get_attribute("value") or ""
+
+
+def _asked(address, name, data):
+    """What a script that joins the queue by itself is answered."""
+    import httpx
+
+    functions = {each["api_name"]: each["id"] for each in httpx.get(f"{address}config").json()["dependencies"]}
+    asked = {"data": [None, *data], "fn_index": functions[name], "session_hash": "test"}
+    httpx.post(f"{address}gradio_api/queue/join", json=asked).raise_for_status()
+    with httpx.stream("GET", f"{address}gradio_api/queue/data", params={"session_hash": "test"}, timeout=30) as lines:
+        events = (json.loads(line.removeprefix("data:")) for line in lines.iter_lines() if line)
+        return next(event for event in events if event["msg"] == "process_completed")

@@ -74,8 +74,7 @@ class _Page:
             self._listen()
         for block in self.blocks.blocks.values():
             if isinstance(block, gr.Number | gr.Slider | gr.Textbox | gr.Dropdown | gr.Radio):
-                # Gradio's own checks fail without a reason on other types than a browser sends; the explorer's do not.
-                setattr(block, "preprocess", _as_sent)  # noqa: B010
+                _take_as_sent(block)
 
     def _controls(self) -> None:
         with gr.Row():
@@ -276,5 +275,14 @@ def _picture(label: str, name: str) -> gr.Image:
     )
 
 
-def _as_sent(value: Any) -> Any:
-    return value
+def _take_as_sent(block: gr.components.Component) -> None:
+    """Leaves checks to the explorer: Gradio's own fail without a reason on other types than a browser sends.
+
+    Gradio would also download a file that is sent as a link, for any widget; none of these takes files.
+    """
+
+    async def refuse(_: Any) -> None:
+        raise gr.Error("found a file, expected a number or a text", print_exception=False)
+
+    setattr(block, "preprocess", lambda value: value)  # noqa: B010
+    setattr(block, "async_move_resource_to_block_cache", refuse)  # noqa: B010
