@@ -173,6 +173,19 @@ def test_a_walk_is_animated_there_and_back_and_its_z_kept(explorer, view, tmp_pa
     np.testing.assert_allclose(z[-1], explorer.samples(view).z([4, 5]).mean(0), rtol=0, atol=1e-6)
 
 
+def test_arithmetic_and_directions_are_of_the_means(explorer, view, tmp_path):
+    def z_of(name):
+        folder = tmp_path / name
+        folder.mkdir()
+        RESULTS[name](explorer, view, folder)
+        return z_file.read(str(next(folder.glob("*.npz"))), explorer.gan(40), "--z")[0]
+
+    z = explorer.samples(view).z(range(12))
+    a, b, c = z[:3].mean(0), z[3], z[11]
+    np.testing.assert_allclose(z_of("arithmetic"), np.stack([a, b, c, a - b + c]), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(z_of("direction"), z[[7, 11]] - 0.5 * (z[0] - z[3]), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("ask", "told"),
     [
@@ -300,6 +313,7 @@ def browser():
 def test_clicks_on_the_page(explorer, browser, monkeypatch):
     pytest.importorskip("gradio")
     import httpx
+    from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.support.ui import WebDriverWait
 
@@ -312,7 +326,7 @@ def test_clicks_on_the_page(explorer, browser, monkeypatch):
         def search(_):
             return next((e for e in browser.find_elements("css selector", css) if said in e.text), None)
 
-        return WebDriverWait(browser, 30).until(search)
+        return WebDriverWait(browser, 30, ignored_exceptions=[StaleElementReferenceException]).until(search)
 
     def click_sample(row, column):
         step = sheet.CELL + sheet.GAP
@@ -335,7 +349,7 @@ def test_clicks_on_the_page(explorer, browser, monkeypatch):
         WebDriverWait(browser, 30).until(lambda _: "--z=walk_line_16_3_13_seed_0" in _value(find, "#command textarea"))
         find("button[role=tab]", "A - B + C").click()
         find("#do-arithmetic").click()
-        assert "C: empty" in find(".toast-body").text
+        find(".toast-body", "C: empty")
         for a, told in (
             ({"path": "http://192.0.2.1/a", "meta": {"_type": "gradio.FileData"}}, "found a file"),
             ([], "A:"),
