@@ -45,7 +45,9 @@ NUM = flags.DEFINE_integer(
     lower_bound=1,
 )
 EXEMPLARS = flags.DEFINE_string(
-    "exemplars", None, "arithmetic, turn: numbers of samples, in groups separated by /; or 'random'"
+    "exemplars",
+    None,
+    "arithmetic, turn: numbers of samples, in groups separated by /; or 'random'. neighbours: one group, of any size",
 )
 NOISE = flags.DEFINE_float("noise", 0.25, "arithmetic: size of the uniform noise around the result")
 LAYER = flags.DEFINE_integer(
@@ -66,7 +68,7 @@ FLAGS_USED = {
     "guided_backprop": ("layer", "features", "count", *image_sets.TRAINING),
     "maximal": ("layer", "features", "count", *image_sets.TRAINING),
     "forget": ("layer", "boxes", "num"),
-    "neighbours": ("num", *image_sets.TRAINING),
+    "neighbours": ("num", "exemplars", *image_sets.TRAINING),
 }
 OF_DISCRIMINATOR = ("guided_backprop", "maximal", "neighbours")
 
@@ -93,21 +95,22 @@ def main(name: str) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out: {str(folder)!r} is a file, expected a folder; pass another --out")
     label = "" if chosen is None else f"label {chosen}"
-    origin = ", ".join(filter(None, (f"step {gan.step}", f"seed {SEED.value}", label)))
-    names, make = _plan(name, Samples(gan, SEED.value, chosen))
+    samples = Samples(gan, SEED.value, chosen)
+    names, make = _plan(name, samples)
     ending = f"{_given(name)}_step_{gan.step:08d}_seed_{SEED.value}{label and '_' + label.replace(' ', '_')}"
     files = [folder / f"{each}{ending}.{kind}" for each in names for kind in ("png", "gif")]
     _refuse_existing(files)
     with Progress(f"computing {name}"):
         figures = make()
     _refuse_existing(files)  # again: the computation may have taken minutes
-    run = Path(WORKDIR.value).expanduser().resolve().name
     for each, figure in zip(names, figures, strict=True):
         file = folder / f"{each}{ending}.png"
         with Progress(f"drawing {file.name}"):
-            print(pictures.draw(figure.rows, f"{figure.text}\n{run}, {origin}", file, gaps=figure.gaps))
+            caption = samples.caption(figure.text, WORKDIR.value)
+            print(pictures.draw(figure.rows, caption, file, gaps=figure.gaps))
             if figure.frames is not None:
-                print(pictures.animate(figure.frames, f"{run}, {origin}", file.with_suffix(".gif")))
+                origin = caption.splitlines()[-1]
+                print(pictures.animate(figure.frames, origin, file.with_suffix(".gif")))
 
 
 def _label(gan: "TrainedGAN") -> int | None:
@@ -159,7 +162,10 @@ def _plan(name: str, samples: "Samples") -> "tuple[list[str], Callable[[], list[
             raise UserError(f"--boxes: missing, expected a file with {forget.EXPECTED}, or TOP,LEFT,BOTTOM,RIGHT")
         boxes = forget.boxes_of(BOXES.value, count, gan.config.image_size)
         return [name], lambda: [forget.figure(samples, boxes, layer, count)]
-    return [name], lambda: [neighbours.figure(samples, _real(gan), NUM.value or 16)]
+    if EXEMPLARS.value is None:
+        return [name], lambda: [neighbours.figure(samples, _real(gan), range(NUM.value or 16))]
+    group = arithmetic.exemplars(EXEMPLARS.value, 1, EXEMPLARS.value.count(",") + 1, SEED.value)
+    return [arithmetic.named(name, group)], lambda: [neighbours.figure(samples, _real(gan), group[0])]
 
 
 def _check_flags(name: str) -> None:
@@ -167,6 +173,8 @@ def _check_flags(name: str) -> None:
     used = set(FLAGS_USED[name])
     if name == "arithmetic":
         used.discard("num" if EXEMPLARS.value else "noise")
+    if name == "neighbours" and EXEMPLARS.value:
+        used.discard("num")
     for flag in sorted(set().union(("test",), *FLAGS_USED.values()) - used):
         if flags.FLAGS[flag].present:
             raise UserError(f"--{flag}: found {flags.FLAGS[flag].value}, expected none: this {name} makes no use of it")

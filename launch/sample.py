@@ -6,7 +6,7 @@
 grid: one picture of all images, of a conditional network with their classes; a PNG, or what the ending of --out says.
 png: a folder with one file per image, of 1, 3 or 4 channels (with transparency). npz: one file with the array `images`,
 uint8 [N, H, W, C], and of a conditional network `labels`, int [N]. Image i depends on the seed, i and its class alone,
-not on --num.
+not on --num. --z=FILE makes the images of the points in a file, as launch/explore.py saves them.
 """
 
 import os
@@ -35,6 +35,9 @@ STEP = flags.DEFINE(cli.StepParser(), "step", None, "step of the checkpoint, or 
 LABELS = flags.DEFINE_list(
     "labels", None, "for a conditional network: classes to repeat in this order, by name or label, such as 3 or cat,dog"
 )
+Z = flags.DEFINE_string(
+    "z", None, "an .npz with z, float [N, Z], and for a conditional network labels, int [N]: the images to make"
+)
 
 BLOCK = 1024  # images made at a time
 
@@ -45,6 +48,8 @@ def main() -> None:
     malloc.keep_freed_memory()
     from dcgan_jax.data.images import PICTURE_CHANNELS
     from dcgan_jax.inference import load
+    from dcgan_jax.interpret import z_file
+    from dcgan_jax.ops.pixels import to_uint8
 
     if WORKDIR.value is None:
         raise UserError("--workdir: missing, expected a run directory, such as runs/digits")
@@ -56,21 +61,29 @@ def main() -> None:
         )
     if FORMAT.value == "npz" and SCALE.present:
         raise UserError(f"--scale: found {SCALE.value}, expected none: an array holds the images as they are")
-    nbytes = NUM.value * gan.config.image_size[0] * gan.config.image_size[1] * gan.config.channels
+    _check_z_alone()
+    points = z_file.read(Z.value, gan, "--z") if Z.value is not None else None
+    num = len(points[0]) if points else NUM.value
+    nbytes = num * gan.config.image_size[0] * gan.config.image_size[1] * gan.config.channels
     _check_size(nbytes * (SCALE.value**2 if FORMAT.value == "grid" else 1))
     ending = {"grid": ".png", "png": "", "npz": ".npz"}[FORMAT.value]
     chosen = _labels(gan)
-    labels = f"_labels_{'-'.join(map(str, chosen))}" if chosen else ""
+    named = f"_labels_{'-'.join(map(str, chosen))}" if chosen else ""
     scaled = f"_scale_{SCALE.value}" if SCALE.value > 1 else ""
-    name = f"step_{gan.step:08d}_seed_{SEED.value}_num_{NUM.value}{labels}{scaled}{ending}"
+    origin = f"z_{Path(Z.value).stem}" if points else f"seed_{SEED.value}_num_{num}{named}"
+    name = f"step_{gan.step:08d}_{origin}{scaled}{ending}"
     out = cli.output(OUT.value, WORKDIR.value, "generated", name)
     if out.exists():
         raise UserError(f"--out: {str(out)!r} exists, expected a new name; pass another --out, or remove it")
     picture_format = _picture_format(out) if FORMAT.value == "grid" else ""
 
     all_labels = list(range(gan.config.num_classes))
-    labels = np.resize(chosen or all_labels, NUM.value) if all_labels else None
-    images = _sample(gan, labels)
+    labels = np.resize(chosen or all_labels, num) if all_labels else None
+    if points:
+        z, labels = points
+        images = to_uint8(gan.generate(z, labels))
+    else:
+        images = _sample(gan, labels)
     out.parent.mkdir(parents=True, exist_ok=True)
     if FORMAT.value == "grid":
         titles = [] if labels is None else [gan.classes[i] if gan.classes else str(i) for i in labels]
@@ -126,6 +139,15 @@ def _picture_format(file: Path) -> str:
         raise UserError(f"--out: found {str(file)!r} for one picture, expected a name such as x.png; or --format=npz")
     known = Image.registered_extensions().get(file.suffix.lower())
     return known if known in FORMATS and known in Image.SAVE else "PNG"
+
+
+def _check_z_alone() -> None:
+    """Raises UserError if --z is given with a flag that chooses other images."""
+    for flag in ("num", "seed", "labels"):
+        if Z.value is not None and flags.FLAGS[flag].present:
+            raise UserError(
+                f"--{flag}: found {flags.FLAGS[flag].value}, expected none: --z={Z.value} says what to make"
+            )
 
 
 def _check_size(nbytes: int) -> None:

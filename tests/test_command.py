@@ -80,7 +80,7 @@ def test_a_mistake_in_the_subcommand_is_one_line_with_all_of_them(arguments):
     done = call_command(*arguments)
     assert (done.returncode, done.stdout) == (2, "")
     found = repr(arguments[0]) if arguments else "none"
-    assert done.stderr.startswith(f"error: command: found {found}, expected one of evaluate, export-weights, ")
+    assert done.stderr.startswith(f"error: command: found {found}, expected one of evaluate, explore, export-weights, ")
     assert done.stderr.count("\n") == 1
 
 

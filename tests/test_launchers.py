@@ -18,6 +18,7 @@ from dcgan_jax.runtime import devices
 
 LAUNCHERS = [
     "evaluate",
+    "explore",
     "export_weights",
     "figure",
     "import_weights",
@@ -118,6 +119,7 @@ def test_of_all_steps_the_newest_is_measured_even_if_it_is_gone_by_then(best_of_
 
 WITHOUT_A_DEVICE = {
     "evaluate": ("--metrics=fid100", "--images=tests", "--images=tests"),
+    "explore": ("--workdir={run}",),
     "export_weights": ("--format=torch", "--workdir={run}"),
     "figure": ("walk", "--workdir={run}"),
     "import_weights": ("--format=torch", "--file=x", "--out={run}/new"),

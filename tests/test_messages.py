@@ -28,6 +28,10 @@ OF_ONE_FUNCTION = {
     ("runtime.command", "FLAG"),
     ("runtime.command", "version"),
     ("runtime.command", "workdir"),
+    ("interpret.forget", "boxes"),  # explore.page takes the dashes away
+    ("interpret.forget", "layer"),
+    ("interpret.forget", "num"),
+    ("interpret.arithmetic", "exemplars"),  # exemplars, contact_sheet
     # Training tells what sample.py and others take.
     ("run.hooks", "step"),
     ("run.reporter", "step"),

@@ -8,7 +8,7 @@ from dcgan_jax.data import checks, classes
 from dcgan_jax.data.batches import Batches, prefetch
 from dcgan_jax.data.buckets import open_prepared, prepared_path
 from dcgan_jax.data.classes import check_classes, label_of
-from dcgan_jax.data.preparation import find_or_prepare
+from dcgan_jax.data.preparation import find, find_or_prepare
 from dcgan_jax.data.prepared import ImageSet, cards, open_set
 from dcgan_jax.data.sources import SOURCES
 from dcgan_jax.data.sources.local import open_source
@@ -19,6 +19,7 @@ __all__ = [
     "ImageSet",
     "cards",
     "check_classes",
+    "find",
     "find_or_prepare",
     "for_training",
     "held_out",

@@ -82,6 +82,11 @@ def find_or_prepare(config: ConfigDict, workers: int | None = None) -> Path:
     return path
 
 
+def find(config: ConfigDict) -> Path | None:
+    """The newest prepared set of a validated configuration's source; None if there is none. Nothing is made."""
+    return _newest_match(local_path(config.data.prepared, "config.data.prepared"), _request(config))
+
+
 def _log_start(source: Source, path: Path) -> None:
     log.info("preparing %d images, once: %s", len(source.names), path)
     if source.classes and not source.sharded:

@@ -1,5 +1,7 @@
 """Samples and the training images nearest to them: does the network make new images or copies?"""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from dcgan_jax.evaluation.metrics import squared_distances
@@ -34,18 +36,19 @@ def in_features(gan: TrainedGAN, samples: np.ndarray, images: np.ndarray) -> np.
     return index
 
 
-def figure(samples: Samples, images: np.ndarray, count: int) -> Figure:
-    """The first `count` samples, and below each the nearest training image; images: uint8 [N, H, W, C].
+def figure(samples: Samples, images: np.ndarray, numbers: Sequence[int]) -> Figure:
+    """The samples of these numbers, and below each the nearest training image; images: uint8 [N, H, W, C].
 
     Nearest in pixels, and also in features if the discriminator has convolutions and takes no labels.
     """
-    gan, made = samples.gan, samples.images(samples.z(range(count)))
+    gan, made = samples.gan, samples.images(samples.z(list(numbers)))
     rows = [Row("samples", made), Row("nearest\nin pixels", np.asarray(images[in_pixels(made, images)]))]
     if not gan.config.num_classes and gan.discriminator.features:
         rows.append(Row("nearest\nin features", np.asarray(images[in_features(gan, made, images)])))
     spaces = "pixels and in the discriminator's features (all convolutions, max-pooled to 4x4)"
+    known = f"0 to {len(numbers) - 1}" if isinstance(numbers, range) else ", ".join(map(str, numbers))
     text = (
-        f"Samples 0 to {count - 1}, and the nearest of {len(images)} training images in "
+        f"Samples {known}, and the nearest of {len(images)} training images in "
         f"{spaces if len(rows) == 3 else 'pixels'}."
     )
     return Figure(rows, text)

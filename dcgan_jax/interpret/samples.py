@@ -1,5 +1,6 @@
 """The samples that figures are made of: of one seed, and of one class if the network is conditional."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -26,3 +27,9 @@ class Samples(NamedTuple):
     def labels(self, count: int) -> np.ndarray | None:
         """The class, int [count], or None if there are no classes."""
         return None if self.label is None else np.full(count, self.label)
+
+    def caption(self, text: str, workdir: str) -> str:
+        """A figure's text, and below it what it shows: 'digits, step 3000, seed 0, label 3'."""
+        label = None if self.label is None else f"label {self.label}"
+        parts = (Path(workdir).expanduser().resolve().name, f"step {self.gan.step}", f"seed {self.seed}", label)
+        return f"{text}\n{', '.join(filter(None, parts))}"

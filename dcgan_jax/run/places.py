@@ -29,6 +29,16 @@ def read(place: str | Path, step: int | str | None = None) -> tuple[Tree, dict[s
     return checkpoint.read(folder, step)
 
 
+def steps(place: str | Path) -> list[int]:
+    """The steps of which a run has checkpoints, oldest first; of other places, which hold one network, none."""
+    folder = _folder(place)
+    if weights.is_one(folder):
+        return []
+    from dcgan_jax.run import checkpoint  # imports orbax, which weights do without
+
+    return checkpoint.steps(folder)
+
+
 def is_shared(place: str | Path) -> bool:
     """Whether networks are read from a folder that no results belong in: this package's, or a download."""
     return hub.is_remote(str(place)) or _bundled(place) is not None

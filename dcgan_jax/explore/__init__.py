@@ -1,0 +1,1 @@
+"""Exploring a trained generator in a browser: what it computes, and the page that shows it."""
