@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from dcgan_jax import data, steps
 from dcgan_jax.fields import INTERVALS
+from dcgan_jax.page import make as page
 from dcgan_jax.run import checkpoint, collapse, hooks, initial
 from dcgan_jax.run.collapse import Collapsed
 from dcgan_jax.run.hooks import Hook, Output, Snapshot
@@ -96,7 +97,8 @@ def _attempt(run: Run, state: GANState, requests: StopRequests, rollbacks: int) 
         if output:
             output.checkpoints.wait()
     best = reporter.best_so_far()
-    log.info("done: step %d in %s; launch/sample.py makes images%s", config.num_steps, run.workdir, best)
+    report = page.at_end(run.workdir) if output else ""
+    log.info("done: step %d in %s; launch/sample.py makes images%s%s", config.num_steps, run.workdir, best, report)
     return state
 
 

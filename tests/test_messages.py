@@ -27,6 +27,7 @@ OF_ONE_FUNCTION = {
     ("runtime.command", "FLAG"),
     ("runtime.command", "version"),
     ("runtime.command", "workdir"),
+    ("page.settings", "config"),  # of the command that a page shows
     # Training tells what sample.py and others take.
     ("run.hooks", "step"),
     ("run.reporter", "step"),
