@@ -23,15 +23,16 @@ OUT = flags.DEFINE_string(
 
 
 def main() -> None:
-    from dcgan_jax.runtime import malloc
+    from dcgan_jax.runtime import compile_cache, malloc
 
     malloc.keep_freed_memory()
+    if not WORKDIR.value or "" in WORKDIR.value:
+        raise UserError("--workdir: missing, expected a run directory, such as runs/digits")
     from dcgan_jax.page import document, make
     from dcgan_jax.runtime import devices
     from dcgan_jax.runtime.files import write_text
 
-    if not WORKDIR.value or "" in WORKDIR.value:
-        raise UserError("--workdir: missing, expected a run directory, such as runs/digits")
+    compile_cache.enable()
     if len(WORKDIR.value) > make.MOST_RUNS:
         raise UserError(
             f"--workdir: found {len(WORKDIR.value)} runs, expected at most {make.MOST_RUNS}; compare fewer at a time"
@@ -53,22 +54,23 @@ def main() -> None:
 def _out(workdir: Path, *, several: bool) -> Path:
     """Where the page goes. Raises UserError if that is not possible, or somebody's file is there."""
     from dcgan_jax.page import make
-    from dcgan_jax.runtime.files import free_path
 
-    if OUT.value is None:
-        default = free_path(workdir / "comparison.html") if several else workdir / make.NAME
-        out = writable_path(default, "--out")
-    else:
-        out = writable_path(OUT.value, "--out")
+    default = _free_comparison(workdir) if several else workdir / make.NAME
+    out = writable_path(OUT.value or default, "--out")
     _refuse_existing(out)
     return out
+
+
+def _free_comparison(workdir: Path) -> Path:
+    names = (f"comparison{number}.html" for number in ("", *range(2, 10**6)))
+    return next(path for path in (workdir / name for name in names) if not os.path.lexists(path))
 
 
 def _refuse_existing(out: Path) -> None:
     """Raises UserError if something is there, but for a page of ours in its usual place, which a newer one replaces."""
     from dcgan_jax.page import document
 
-    if os.path.lexists(out) and (OUT.value is not None or not document.is_ours(out)):
+    if os.path.lexists(out) and (OUT.value or not document.is_ours(out)):
         raise UserError(f"--out: {str(out)!r} exists, expected a new file; pass another --out, or remove it")
 
 

@@ -16,10 +16,10 @@ from dcgan_jax.runtime.files import write_text
 log = logging.getLogger("dcgan_jax")
 
 NAME = "report.html"
-MOST_RUNS = 12  # that can be told apart, and fit in one file
+MOST_RUNS = 8  # that can be told apart, and fit in one file
 GRIDS = 40  # on the timelines of all runs
 # Bytes of all pictures: with Plotly's 4.8 MB and the curves, the file stays below 8 MB.
-PICTURES, WALKS = 1_250_000, 350_000
+PICTURES, WALKS = 1_050_000, 300_000
 
 
 def records(workdirs: Sequence[str | Path]) -> list[Record]:
@@ -109,7 +109,7 @@ def _notes(parts: list[Part], drawn: list[charts.Chart]) -> list[str]:
             notes.append(f"Of {total:,} grids of samples{of_run} {shown} are shown, evenly spaced.")
         odd = sum(not math.isfinite(value) for line in part.record.lines for value in line.values())
         if odd:
-            notes.append(f"{odd:,} values in metrics.jsonl{of_run} are not finite; the curves have gaps there.")
+            notes.append(f"Values in metrics.jsonl{of_run} that are not finite, gaps in the curves: {odd:,}.")
     if any(chart.thinned for chart in drawn):
         notes.append("Long curves are drawn with fewer points; each dip and each spike is kept.")
     return notes

@@ -2,13 +2,13 @@
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from PIL import Image
 
 from dcgan_jax import latent
 from dcgan_jax.data.images import grid
-from dcgan_jax.inference import TrainedGAN
+from dcgan_jax.inference import CHUNK, TrainedGAN
 from dcgan_jax.ops.pixels import to_uint8
 from dcgan_jax.page import compression
 
@@ -30,9 +30,10 @@ class Walk(NamedTuple):
 def make(gan: TrainedGAN, limit: int) -> Walk:
     """Closed walks of a generator, along arcs through random z, in at most `limit` bytes; with classes, one each."""
     between = latent.spherical if gan.config.prior == "normal" else latent.linear
-    points = gan.latents(np.arange(WALKS * POINTS)).reshape(WALKS, POINTS, -1)
-    walks = np.stack([np.asarray(latent.walk(jnp.asarray(p), STEPS, between)).reshape(FRAMES, -1) for p in points])
-    z = walks.swapaxes(0, 1).reshape(FRAMES * WALKS, -1)  # frame by frame
+    # As many as a grid of samples has: that program is compiled already where a run ends.
+    points = gan.latents(np.arange(CHUNK))[: WALKS * POINTS].reshape(WALKS, POINTS, -1)
+    walks = jax.jit(jax.vmap(lambda ends: latent.walk(ends, STEPS, between)))(points)
+    z = np.asarray(walks).reshape(WALKS, FRAMES, -1).swapaxes(0, 1).reshape(FRAMES * WALKS, -1)  # frame by frame
     classes = gan.config.num_classes
     images = to_uint8(gan.generate(z, np.arange(len(z)) % WALKS % classes if classes else None))
     frames = [_frame(images[i * WALKS : (i + 1) * WALKS]) for i in range(FRAMES)]

@@ -32,9 +32,10 @@ function player(figure, milliseconds, show) {
 
 for (const figure of document.querySelectorAll(".timeline")) {
   const run = content.runs[Number(figure.dataset.run)], picture = figure.querySelector("img");
+  const pictures = [...run.samples, picture.src];  // the last one is on the page from the start
   player(figure, 400, (number) => {
     const step = run.steps[number], best = step === run.best ? " (the best)" : "";
-    picture.src = run.samples[number];
+    picture.src = pictures[number];
     picture.alt = `Samples at step ${step}`;
     return `step ${step.toLocaleString("en")}${best}`;
   });
