@@ -1,5 +1,6 @@
 """The page that shows a run, in Chromium: it draws without errors, fits on a telephone, and obeys keys and mouse."""
 
+import contextlib
 import shutil
 import time
 
@@ -10,6 +11,7 @@ from dcgan_jax.page import make
 
 webdriver = pytest.importorskip("selenium.webdriver")
 
+from selenium.common.exceptions import JavascriptException  # noqa: E402
 from selenium.webdriver import ActionChains, Keys  # noqa: E402
 from selenium.webdriver.chrome.service import Service  # noqa: E402
 
@@ -27,6 +29,7 @@ def browser():
     options.binary_location = program
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
         options.add_argument(argument)
+    options.page_load_strategy = "none"  # `shown` waits; Chromium's driver now and then waits for minutes
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     started = webdriver.Chrome(options=options, service=Service(driver))
     yield started
@@ -48,14 +51,19 @@ def shown(browser, file, width, scheme="light"):
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    browser.get(file.as_uri())
-    soon(lambda: browser.execute_script("return document.querySelectorAll('.plot .legend').length") > 5)
+    opening = f"?{time.monotonic()}"  # or the page from before could be taken for this one
+    browser.get(file.as_uri() + opening)
+    charts = "return location.search === arguments[0] ? document.querySelectorAll('.plot .legend').length : 0"
+    soon(lambda: browser.execute_script(charts, opening) > 5)
 
 
 def soon(holds):
-    """Returns once this holds; fails if it has not in 20 seconds."""
-    end = time.monotonic() + 20
-    while not holds():
+    """Returns once this holds; fails if it has not in a minute."""
+    end = time.monotonic() + 60
+    while True:
+        with contextlib.suppress(JavascriptException):  # while one page follows another
+            if holds():
+                return
         assert time.monotonic() < end, "it did not come to hold"
         time.sleep(0.05)
 
