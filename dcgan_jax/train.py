@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from dcgan_jax import data, steps
 from dcgan_jax import state as states
 from dcgan_jax.fields import INTERVALS
+from dcgan_jax.page import make as page
 from dcgan_jax.run import beside, checkpoint, collapse, hooks, initial, overview, profile
 from dcgan_jax.run.beside import Worker
 from dcgan_jax.run.collapse import Collapsed
@@ -110,7 +111,8 @@ def _attempt(
         if output:
             output.checkpoints.wait()
     best = reporter.best_so_far()
-    log.info("done: step %d in %s; launch/sample.py makes images%s", config.num_steps, run.workdir, best)
+    report = page.at_end(run.workdir) if output else ""
+    log.info("done: step %d in %s; launch/sample.py makes images%s%s", config.num_steps, run.workdir, best, report)
     return state
 
 

@@ -43,6 +43,7 @@ from dcgan_jax import data, fields
 from dcgan_jax.runtime import command, compile_cache, signals
 
 ROOT = Path(__file__).resolve().parent.parent
+WITHOUT_PLOTLY = ROOT / "tests" / "without_plotly"
 COMPILE_FAST = os.environ["XLA_FLAGS"].split()[1:]
 DATA = Path(os.environ.get("DCGAN_TEST_DATA", ROOT.parent / "shared" / "data"))
 
@@ -87,7 +88,7 @@ def launch(
     return subprocess.run(
         [sys.executable, *program, *_prepared(arguments)],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": _xla_flags(devices, optimize)} | environment,
+        env=_environment(devices, optimize=optimize) | environment,
         capture_output=True,
         text=True,
         timeout=300,
@@ -176,9 +177,12 @@ def _launcher_state() -> Iterator[None]:
         log.setLevel(levels[1])
 
 
-def _xla_flags(devices: int, optimize: bool) -> str:
+def _environment(devices: int, optimize: bool) -> dict[str, str]:
+    """The variables of a process that a test launches."""
     virtual = [f"--xla_force_host_platform_device_count={devices}"] if devices > 1 else []
-    return " ".join(virtual if optimize else [*virtual, *COMPILE_FAST])
+    path = os.pathsep.join(filter(None, [str(WITHOUT_PLOTLY), os.environ.get("PYTHONPATH")]))
+    flags_of_xla = " ".join(virtual if optimize else [*virtual, *COMPILE_FAST])
+    return os.environ | {"XLA_FLAGS": flags_of_xla, "PYTHONPATH": path}
 
 
 def _prepared(arguments: tuple[object, ...]) -> list[str]:
@@ -218,7 +222,7 @@ class Job:
                 process = subprocess.Popen(
                     [sys.executable, f"launch/{script}.py", *own, *_prepared((*arguments, *(each[i] if each else ())))],
                     cwd=ROOT,
-                    env=os.environ | {"XLA_FLAGS": _xla_flags(devices, optimize=False)} | environment,
+                    env=_environment(devices, optimize=False) | environment,
                     stdout=file,
                     stderr=subprocess.STDOUT,
                 )
@@ -264,6 +268,15 @@ def _shared_folder(factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def _share_prepared_sets(tmp_path_factory):
     os.environ["DCGAN_TEST_PREPARED"] = str(_shared_folder(tmp_path_factory) / "shared_prepared")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_reports():
+    """The hundreds of runs in tests write no page of 5 MB each; those in processes of their own find no Plotly."""
+    from dcgan_jax.page import make  # imports JAX and orbax
+
+    with mock.patch.object(make, "at_end", return_value=""):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from conftest import ROOT, SMALL, call, call_command
 from test_launchers import LAUNCHERS
 
 from dcgan_jax import __version__
+from dcgan_jax.page import document
 from dcgan_jax.run import places
 from dcgan_jax.runtime import command, versions
 
@@ -32,8 +33,10 @@ def test_a_wheel_holds_the_package_the_launchers_and_the_configurations_in_one_f
     files = {name for name in wheel.namelist() if ".dist-info/" not in name}
     inside = python_files("launch") | python_files("configs")
     bundled = {path.relative_to(ROOT).as_posix() for path in places.BUNDLED.rglob("*") if path.is_file()}
+    templates = {path.relative_to(ROOT).as_posix() for path in document.TEMPLATES.iterdir()}
     assert bundled
-    assert files == python_files("dcgan_jax") | bundled | {f"dcgan_jax/{name}" for name in inside}
+    assert templates
+    assert files == python_files("dcgan_jax") | bundled | templates | {f"dcgan_jax/{name}" for name in inside}
     (scripts,) = (name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert wheel.read(scripts).decode().split() == [
         "[console_scripts]", "dcgan-jax", "=", "dcgan_jax.runtime.command:main",

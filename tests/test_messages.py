@@ -32,6 +32,7 @@ OF_ONE_FUNCTION = {
     ("interpret.forget", "layer"),
     ("interpret.forget", "num"),
     ("interpret.arithmetic", "exemplars"),  # exemplars, contact_sheet
+    ("page.settings", "config"),  # of the command that a page shows
     # Training tells what sample.py and others take.
     ("run.hooks", "step"),
     ("run.reporter", "step"),

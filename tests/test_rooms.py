@@ -28,7 +28,7 @@ LEVELS = [
     {"interop"},
     {"evaluation"},
     {"interpret", "run"},
-    {"explore"},
+    {"explore", "page"},
     {"train"},
 ]
 ROOT_FILES = (
@@ -99,6 +99,7 @@ def test_each_library_has_one_room():
     assert users_of("pyarrow") == {"dcgan_jax/data/sources/tables.py"}
     assert users_of("huggingface_hub") == {"dcgan_jax/runtime/hub.py"}
     assert users_of("gradio") == {"dcgan_jax/explore/page.py", "dcgan_jax/explore/server.py"}
+    assert users_of("plotly") == users_of("jinja2") == {"dcgan_jax/page/document.py"}
     assert users_of("filelock") == {"dcgan_jax/runtime/files.py"}
     assert users_of("configs") == users_of("launch") == set()
 
