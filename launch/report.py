@@ -45,9 +45,14 @@ def main() -> None:
         raise UserError("--workdir: found the same run twice, expected different ones; remove one")
     out = _out(runs[0].folder, several=len(runs) > 1)
     text = make.page(runs)
-    out.parent.mkdir(parents=True, exist_ok=True)
     _refuse_existing(out)  # again: making the page takes seconds
-    write_text(out, text)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_text(out, text)
+    except OSError as error:
+        if error.errno in cli.DISK_FULL:
+            raise
+        raise UserError(f"--out: {str(out)!r} cannot be written ({error.strerror}); pass another --out") from error
     print(out)
 
 

@@ -295,6 +295,9 @@ def test_nothing_is_overwritten_but_a_page_of_ours(run, tmp_path):
     assert f"--out: {str(out)!r} exists, expected a new file" in refused.stderr
     for _ in range(2):
         assert call_command("report", f"--workdir={run}").stdout == f"{again}\n"
+    long = call("report", f"--workdir={run}", f"--out={tmp_path}/{'x' * 250}")  # too long with what a partial file adds
+    assert (long.returncode, long.stderr.count("\n")) == (2, 1)
+    assert "cannot be written (File name too long)" in long.stderr
     again.write_text("mine")
     refused = call("report", f"--workdir={run}")
     assert refused.returncode == 2

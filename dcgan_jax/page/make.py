@@ -10,6 +10,7 @@ from dcgan_jax.inference import load
 from dcgan_jax.page import charts, document, facts, settings, timeline, walk
 from dcgan_jax.page.document import Part
 from dcgan_jax.page.record import Record, read
+from dcgan_jax.run import damage
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.files import write_text
 
@@ -92,8 +93,8 @@ def _walk(record: Record, limit: int) -> walk.Walk | None:
     step = record.best.step if record.best and record.best.kept else None
     try:
         return walk.make(load(record.folder, step), limit)
-    except UserError as error:
-        log.warning("%s", error)
+    except Exception as error:  # of orbax and JAX, any: the rest of the page is worth having without it
+        log.warning("no walk between z: %s", damage.reason(error))
         record.notes.append("The checkpoint for the walk cannot be used.")
         return None
 
