@@ -2,6 +2,8 @@
 
     python benchmarks/memory.py [--batch=16,64,128] [--resolution=32,64,128,256] [--width=32,64,128]
                                 [--sides=64] [--widths=64] [--batches=64] [--steps=5] [--json=FILE] [--KEY=VALUE ...]
+    python benchmarks/memory.py --largest [--config=configs/lsun_bedroom.py] [--start=64] [--limit_gb=16]
+                                [--json=FILE] [--KEY=VALUE ...]
 
 There is a row for each batch size at `sides` and `widths`, then for each resolution, then for each width, with the
 other two at `sides`, `widths` and `batches`. An empty list (--width=) leaves out a sweep. Each row is measured in a new
@@ -11,25 +13,33 @@ arguments, results, temporary: XLA's numbers for the compiled step; the donated 
 peak: on a CPU the largest resident memory of the process while steps run, including Python and JAX (`before`: just
 before them, with the state and the compiled step); on an accelerator the largest amount in use on the device.
 step: the median of `steps`, after one that does not count.
+
+--largest: the largest batch of a configuration that fits, to 1/16 of it, by doubling from `start` and then by halves. A batch fits
+if a step of it runs, in a process of its own that takes memory as training does; with --limit_gb (which a CPU needs) if
+XLA's numbers for the compiled step, which is not run, come to no more than that many 10^9 bytes.
 """
 
 import argparse
 import functools
 import json
 import statistics
+import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import measure
+from ml_collections import ConfigDict
 
 from dcgan_jax import state as states
 from dcgan_jax import steps
 from dcgan_jax.config import default_config, default_of, validate
 
 MEBIBYTE = 2**20
+PRECISION = 16  # of the largest batch: each further trial compiles another step
 
 
 def resident(entry: str) -> int | None:
@@ -103,9 +113,84 @@ def sweeps(options: argparse.Namespace) -> list[dict[str, Any]]:
     return [row | {"image_size": [row["image_size"]] * 2} for row in rows]
 
 
+def largest(fits: Callable[[int], bool], start: int) -> int:
+    """The largest batch that fits, to 1/16 of it, by doubling or halving from `start` and then by halves; 0 if none."""
+    low, high = 0, start
+    while fits(high):
+        low, high = high, 2 * high
+    while not low and high > 1:
+        low, high = (high // 2, high) if fits(high // 2) else (0, high // 2)
+    gap = max(1, low // PRECISION)
+    while low and high - low > gap:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def one_trial(config: ConfigDict, limit_gb: float) -> measure.Row:
+    """Whether a step of this configuration fits."""
+    train_step = jax.jit(functools.partial(steps.train_step, steps.from_config(config)), donate_argnums=0)
+    batch = measure.random_batch(config)
+    if limit_gb:
+        analysis = train_step.lower(states.abstract(config), batch).compile().memory_analysis()
+        needed = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+        needed += analysis.temp_size_in_bytes
+        return {"batch": config.batch_size, "needed GB": needed / 1e9, "fits": needed <= limit_gb * 1e9}
+    try:
+        jax.block_until_ready(train_step(states.create(config), jax.device_put(batch)))
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return {"batch": config.batch_size, "fits": False}
+    used = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return {"batch": config.batch_size, "needed GB": used and used / 1e9, "fits": True}
+
+
+def search(options: argparse.Namespace, flags: list[str]) -> list[measure.Row]:
+    """A row for each trial, the largest batch that fits marked."""
+    rows: list[measure.Row] = []
+
+    def fits(batch: int) -> bool:
+        arguments = (
+            "--largest",
+            f"--trial={batch}",
+            f"--config={options.config}",
+            f"--limit_gb={options.limit_gb}",
+            *flags,
+        )
+        # Training takes its share of a card at once. The cache is off, as for the rows.
+        environment = dict(XLA_PYTHON_CLIENT_PREALLOCATE="true", JAX_ENABLE_COMPILATION_CACHE="0")
+        try:
+            rows.append(measure.in_new_process(*arguments, **environment))
+        except subprocess.CalledProcessError as error:
+            if error.returncode > 0:  # a mistake, which it has told; below 0 a signal: the system's memory is full
+                sys.exit(error.returncode)
+            rows.append({"batch": batch, "fits": False})
+        return rows[-1]["fits"]
+
+    found = largest(fits, options.start)
+    return [row | {"largest": "*" if row["batch"] == found else ""} for row in rows]
+
+
 def numbers(text: str) -> list[int]:
     """'16,64' as numbers."""
     return [int(number) for number in text.split(",") if number]
+
+
+def main_largest() -> None:
+    """The command with --largest."""
+    parser = measure.plain_parser(__doc__, config="configs/lsun_bedroom.py", limit_gb=0.0, start=64)
+    parser.add_argument("--largest", action="store_true")
+    parser.add_argument("--trial", type=int, help=argparse.SUPPRESS)
+    options, flags = parser.parse_known_args()
+    if not options.limit_gb and jax.default_backend() == "cpu":
+        parser.error("--limit_gb: missing, expected the GB that a step may take, as a CPU's memory is no limit")
+    if options.trial is None:
+        measure.report(options, search(options, flags), flags=flags)
+        return
+    config = measure.load_config(options.config)
+    measure.set_fields(config, [*flags, f"--batch_size={options.trial}"])
+    print(json.dumps(one_trial(validate(config), options.limit_gb)))
 
 
 def main() -> None:
@@ -133,4 +218,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main_largest() if "--largest" in sys.argv else main()

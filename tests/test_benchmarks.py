@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 import flops
 import layers
 import measure
+import memory
 import scaling
 import stability
 from stability_runs import Run, config_of
@@ -248,3 +249,27 @@ def test_the_peer_is_the_same_network(tiny, kernel_size):
     images = torch_dcgan.generator(config)(torch.zeros(2, config.latent_dim))
     assert images.shape == (2, 3, 16, 32)
     assert torch_dcgan.discriminator(config)(images).shape == (2, 1)
+
+
+@pytest.mark.parametrize(("limit", "found"), [(700, 672), (64, 64), (5, 5), (1, 1), (0, 0)])
+def test_the_largest_batch_is_found_by_doubling_and_halves(limit, found):
+    tried = []
+
+    def fits(batch):
+        tried.append(batch)
+        return batch <= limit
+
+    assert memory.largest(fits, 64) == found
+    assert len(tried) == len(set(tried)) < 12
+
+
+def test_a_batch_fits_if_its_step_takes_no_more_than_the_limit(tiny):
+    config = tiny(image_size=(8, 8), features=(2,))
+    jax.config.update("jax_enable_compilation_cache", False)  # a program that is read from it tells no memory
+    try:
+        trial = memory.one_trial(config, 1e-6)
+    finally:
+        jax.config.update("jax_enable_compilation_cache", True)
+    assert not trial["fits"]
+    of_state = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.abstract(config)))
+    assert of_state < 1e9 * trial["needed GB"] < 100 * of_state
