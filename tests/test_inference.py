@@ -106,8 +106,9 @@ def test_a_conditional_network_takes_labels(tiny, tmp_path):
     final = train.train(config, tmp_path / "run")
     gan = dcgan_jax.load(tmp_path / "run")
     np.testing.assert_array_equal(gan.sample(12), gan.sample(12, labels=np.arange(12) % 10))
+    np.testing.assert_array_equal(gan.sample(3, labels=7), gan.sample(3, labels=[7, 7, 7]))
     assert not np.array_equal(gan.sample(2, labels=[0, 0])[0], gan.sample(2, labels=[5, 5])[0])
-    for labels in ([0], [0, 10], [0.5, 1.0], None):
+    for labels in ([0], [0, 10], [0.5, 1.0], 10, 0.5, True, None):
         with pytest.raises(dcgan_jax.UserError, match=r"labels: found .* whole numbers from 0 to 9"):
             gan.generate(np.zeros((2, 6)), labels)
     from flax import serialization
