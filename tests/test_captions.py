@@ -19,7 +19,7 @@ def test_a_title_leaves_the_image_whole(channels):
     left = (width - 8) // 2
     for image, value in zip(shown, (90, 200), strict=True):
         assert (image[:8, left : left + 8] == value).all()
-        assert image[8:].max() == 255, "letters"
+        assert image[8:].max() > 200, "letters"
     assert not np.array_equal(shown[0, 8:], shown[1, 8:])
     assert height > 8
 
