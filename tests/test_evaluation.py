@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 from conftest import ROOT, SMALL, Job, call, launch
+from matplotlib.axes import Axes
 from own_features import blocks, blocks_and_logits
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -361,3 +362,15 @@ def test_missing_held_out_images_are_reported_by_their_own_field(tmp_path):
     config.data.source, config.data.path, config.data.test = "folder", str(tmp_path), str(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"^config.data.test: .*pass --config.data.test="):
         held_out(config)
+
+
+def test_curves_are_of_the_metrics_that_were_measured_and_of_each_seed(tmp_path, monkeypatch):
+    labels = []
+    monkeypatch.setattr(Axes, "errorbar", lambda *_, label, **__: labels.append(label))
+    lines = [
+        {"metric": metric, "features": "classifier", "seed": seed, "step": 20, "value": 1.0}
+        for metric, seed in (("fid", 0), ("fid", 1), ("kid", 0), ("probe", 0))
+    ]
+    files = report.curves(lines, tmp_path, {"fid", "kid"})
+    assert [file.name for file in files] == ["fid.png", "kid.png"]
+    assert labels == ["classifier, seed 0", "classifier, seed 1", "classifier"]
