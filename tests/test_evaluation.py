@@ -366,7 +366,13 @@ def test_missing_held_out_images_are_reported_by_their_own_field(tmp_path):
 
 def test_curves_are_of_the_metrics_that_were_measured_and_of_each_seed(tmp_path, monkeypatch):
     labels = []
-    monkeypatch.setattr(Axes, "errorbar", lambda *_, label, **__: labels.append(label))
+    draw = Axes.errorbar
+
+    def errorbar(*arguments, label, **more):
+        labels.append(label)
+        return draw(*arguments, label=label, **more)
+
+    monkeypatch.setattr(Axes, "errorbar", errorbar)
     lines = [
         {"metric": metric, "features": "classifier", "seed": seed, "step": 20, "value": 1.0}
         for metric, seed in (("fid", 0), ("fid", 1), ("kid", 0), ("probe", 0))
