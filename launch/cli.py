@@ -93,7 +93,9 @@ def _parsed(arguments: list[str]) -> list[str]:
         if not known or "configuration" not in sys.modules:
             raise
         advice = " or ".join(f"--config.{path}" for path in known)
-        raise UserError(f"--{error.flagname}: unknown flag, expected {advice}, a field of the configuration") from None
+        raise UserError(
+            f"flags: {error.flagname!r} is unknown, expected {advice}, a field of the configuration"
+        ) from None
 
 
 class _AsTyped(logging.Formatter):

@@ -182,7 +182,7 @@ def _check_flags(name: str) -> None:
 
 def _given(name: str) -> str:
     """'_boxes_4-4-12-12_num_20': what a figure depends on, as far as flags that are not named elsewhere give it."""
-    named = {"exemplars"} if name == "forget" else {"exemplars", "layer"}
+    named = {"exemplars", "prepared"} if name == "forget" else {"exemplars", "prepared", "layer"}
     given = [flag for flag in FLAGS_USED[name] if flags.FLAGS[flag].present and flag not in named]
     return "".join(f"_{flag}_{_as_name(flags.FLAGS[flag].value)}" for flag in given)
 

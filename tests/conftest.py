@@ -40,7 +40,7 @@ from filelock import FileLock
 
 from dcgan_jax import config as configuration
 from dcgan_jax import data, fields
-from dcgan_jax.runtime import command, compile_cache, signals
+from dcgan_jax.runtime import command, compile_cache, progress, signals
 
 ROOT = Path(__file__).resolve().parent.parent
 WITHOUT_PLOTLY = ROOT / "tests" / "without_plotly"
@@ -162,7 +162,8 @@ def _launcher_state() -> Iterator[None]:
     root.handlers = []  # or the launcher's logging.basicConfig would do nothing
     sys.path.insert(0, str(ROOT / "launch"))
     try:
-        with mock.patch.object(signals, "StopRequests", _NeverExits):
+        # On a busy machine short work takes long, and would be shown among what tests expect.
+        with mock.patch.object(signals, "StopRequests", _NeverExits), mock.patch.object(progress, "QUIET", 3600):
             yield
     finally:
         for name in set(flags.FLAGS) - known_flags:

@@ -100,6 +100,24 @@ def test_a_configuration_by_its_name_is_its_file(tmp_path):
     assert same.stderr == by_file.stderr
 
 
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        (
+            "--batch_size=32",
+            "flags: 'batch_size' is unknown, expected --config.batch_size, a field",
+        ),
+        ("--batch-size", "'batch-size' is unknown, expected --config.batch_size,"),
+        ("--path=x", "expected --config.data.path,"),
+        ("--sizes=1", "Unknown command line flag 'sizes'"),
+    ],
+)
+def test_a_field_without_its_prefix_is_told_as_one(flag, told):
+    done = call("train", "--config=digits", flag)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert told in done.stderr
+
+
 @pytest.mark.parametrize("value", ["digit", "digit:torch", "configs/digit.py", "configs"])
 def test_an_unknown_configuration_is_told_the_known_ones(value):
     for done in (call("train", f"--config={value}"), call_command("prepare", "--config", value)):

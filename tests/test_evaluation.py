@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 from conftest import ROOT, SMALL, Job, call, launch
+from matplotlib.axes import Axes
 from own_features import blocks, blocks_and_logits
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -242,7 +243,9 @@ def test_training_measures_what_is_measured_afterwards(evaluated_run, tmp_path):
     assert done.stdout.endswith(f"\n{copy}/evaluation.jsonl\n")
     assert values(copy / report.NAME) == {key: value for key, value in in_training.items() if key[0] in steps}
     assert (evaluated_run / "evaluation" / "fid100_train.png").stat().st_size > 1000
-    assert Image.open(copy / "evaluation" / f"memorisation100_step_{best:08d}.png").size == (8 * 18 - 2, 4 * 18 - 2)
+    width, height = Image.open(copy / "evaluation" / f"memorisation100_step_{best:08d}.png").size
+    assert width >= 4 * 34 - 2, "four pairs a row"
+    assert height > 4 * 18 - 2, "and a caption"
 
 
 def copy_of(run, copy):
@@ -360,3 +363,21 @@ def test_missing_held_out_images_are_reported_by_their_own_field(tmp_path):
     config.data.source, config.data.path, config.data.test = "folder", str(tmp_path), str(tmp_path / "nowhere")
     with pytest.raises(UserError, match=r"^config.data.test: .*pass --config.data.test="):
         held_out(config)
+
+
+def test_curves_are_of_the_metrics_that_were_measured_and_of_each_seed(tmp_path, monkeypatch):
+    labels = []
+    draw = Axes.errorbar
+
+    def errorbar(*arguments, label, **more):
+        labels.append(label)
+        return draw(*arguments, label=label, **more)
+
+    monkeypatch.setattr(Axes, "errorbar", errorbar)
+    lines = [
+        {"metric": metric, "features": "classifier", "seed": seed, "step": 20, "value": 1.0}
+        for metric, seed in (("fid", 0), ("fid", 1), ("kid", 0), ("probe", 0))
+    ]
+    files = report.curves(lines, tmp_path, {"fid", "kid"})
+    assert [file.name for file in files] == ["fid.png", "kid.png"]
+    assert labels == ["classifier, seed 0", "classifier, seed 1", "classifier"]

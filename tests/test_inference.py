@@ -10,7 +10,7 @@ from conftest import call
 from PIL import Image
 
 import dcgan_jax
-from dcgan_jax import state, train
+from dcgan_jax import inference, state, train
 from dcgan_jax.data.images import grid
 from dcgan_jax.inference import TrainedGAN
 from dcgan_jax.ops.pixels import to_unit_range
@@ -107,8 +107,9 @@ def test_a_conditional_network_takes_labels(tiny, tmp_path):
     final = train.train(config, tmp_path / "run")
     gan = dcgan_jax.load(tmp_path / "run")
     np.testing.assert_array_equal(gan.sample(12), gan.sample(12, labels=np.arange(12) % 10))
+    np.testing.assert_array_equal(gan.sample(3, labels=7), gan.sample(3, labels=[7, 7, 7]))
     assert not np.array_equal(gan.sample(2, labels=[0, 0])[0], gan.sample(2, labels=[5, 5])[0])
-    for labels in ([0], [0, 10], [0.5, 1.0], None):
+    for labels in ([0], [0, 10], [0.5, 1.0], 10, 0.5, True, None):
         with pytest.raises(dcgan_jax.UserError, match=r"labels: found .* whole numbers from 0 to 9"):
             gan.generate(np.zeros((2, 6)), labels)
     from flax import serialization
@@ -152,6 +153,26 @@ def test_sample_writes_each_format_and_never_over_a_file(gan, straight_run, tmp_
     assert "exists" in again.stderr
 
 
+def test_samples_of_classes_say_which_they_are(tiny, tmp_path, monkeypatch):
+    conditional = inference.untrained(tiny(image_size=(8, 8), width=2, num_classes=2), 0)
+    conditional.classes = ("cat", "dog")
+    monkeypatch.setattr(inference, "load", lambda *_: conditional)
+    written = {}
+    for name, form, labels in (("a.npz", "npz", "dog"), ("a.jpg", "grid", "dog"), ("b.jpg", "grid", "cat,dog")):
+        arguments = (f"--format={form}", f"--labels={labels}", *(("--scale=3",) if form == "grid" else ()))
+        done = call("sample", "--workdir=pets", "--num=3", *arguments, f"--out={tmp_path / name}")
+        assert done.returncode == 0, done.stderr
+        written[name] = tmp_path / name
+    with np.load(written["a.npz"], allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(arrays["images"], conditional.sample(3, labels=1))
+        assert arrays["labels"].tolist() == [1, 1, 1]
+    with Image.open(written["a.jpg"]) as picture, Image.open(written["b.jpg"]) as other:
+        assert picture.format == "JPEG"
+        assert min(picture.size) >= 2 * 3 * 8 + 2, "each image is three times as large"
+        assert picture.height > 2 * 3 * 8 + 2, "with a name below"
+        assert picture.tobytes() != other.tobytes()
+
+
 def test_sample_tells_mistakes(straight_run, tmp_path):
     for arguments, told in (
         ((f"--workdir={tmp_path}/nothing",), "does not exist"),
@@ -159,6 +180,8 @@ def test_sample_tells_mistakes(straight_run, tmp_path):
         ((), "--workdir: missing"),
         ((f"--workdir={straight_run}", "--labels=a"), "--labels"),
         ((f"--workdir={straight_run}", "--num=0"), "num"),
+        ((f"--workdir={straight_run}", "--format=npz", "--scale=2"), "--scale: found 2, expected none"),
+        ((f"--workdir={straight_run}", f"--out={tmp_path}/x.npz"), "or --format=npz"),
     ):
         done = call("sample", *arguments)
         assert done.returncode == 2, done.stderr

@@ -191,12 +191,12 @@ def run(straight_run, tmp_path_factory):
         (("walk",), {"walk_linear.png", "walk_linear.gif", "walk_spherical.png", "walk_spherical.gif"}),
         (("arithmetic",), {"arithmetic_contact_sheet.png"}),
         (("arithmetic", "--exemplars=0,1,2/3,4,5/6,7,8"), {"arithmetic_0-1-2_3-4-5_6-7-8.png"}),
-        (("turn", "--exemplars=0,1,2,3/4,5,6,7", "--num=2"), {"turn_0-1-2-3_4-5-6-7.png"}),
-        (("turn", "--exemplars=random", "--num=1"), {"turn_2-4-3-6_5-0-1-7.png"}),
-        (("guided_backprop", "--features=active", "--count=2"), {"guided_backprop_1.png"}),
-        (("maximal", "--layer=0", "--features=1,3"), {"maximal_0.png"}),
-        (("forget", "--boxes=0,0,8,8", "--num=12"), {"forget.png"}),
-        (("neighbours", "--num=3"), {"neighbours.png"}),
+        (("turn", "--exemplars=0,1,2,3/4,5,6,7", "--num=2"), {"turn_0-1-2-3_4-5-6-7_num_2.png"}),
+        (("turn", "--exemplars=random", "--num=1"), {"turn_2-4-3-6_5-0-1-7_num_1.png"}),
+        (("guided_backprop", "--features=active", "--count=2"), {"guided_backprop_1_features_active_count_2.png"}),
+        (("maximal", "--layer=0", "--features=1,3"), {"maximal_0_features_1-3.png"}),
+        (("forget", "--boxes=0,0,8,8", "--num=12"), {"forget_boxes_0-0-8-8_num_12.png"}),
+        (("neighbours", "--num=3"), {"neighbours_num_3.png"}),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
@@ -208,7 +208,7 @@ def test_every_figure_is_written(run, tmp_path, arguments, files):
     assert {path.name.replace(ending, "") for path in (tmp_path / "figures").iterdir()} == files
     assert all(ending in line for line in done.stdout.split())
     if arguments[0] == "neighbours":  # the error comes before the images are looked for
-        again = call("figure", *arguments, f"--workdir={run}", f"--out={tmp_path / 'figures'}", "--data=/nowhere")
+        again = call("figure", *arguments, f"--workdir={run}", f"--out={tmp_path / 'figures'}", "--prepared=/nowhere")
         assert (again.returncode, "exists" in again.stderr) == (2, True)
 
 
@@ -231,6 +231,7 @@ def test_every_figure_is_written(run, tmp_path, arguments, files):
         (("walk", "--label=3"), "trained without classes"),
         (("arithmetic", "--noise=nan"), "--noise: found nan"),
         (("walk", "--out=README.md"), "--out: 'README.md' is a file"),
+        (("walk", "--out=x.jpg"), "--out: found 'x.jpg', expected a folder"),
         (("wl\n\x1b[1mk",), r"NAME: found wl\n\x1b[1mk"),
     ],
 )

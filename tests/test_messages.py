@@ -20,6 +20,7 @@ OF_ONE_FUNCTION = {
     ("evaluation.inception_weights", "file"),  # renamed there
     ("interop.torch_file", "file"),  # renamed by inception_weights
     ("cli", "out"),  # output
+    ("cli", "config"),  # where a launcher has it
     ("interop.state_dicts", "file"),  # imports
     ("interop.torch_networks", "file"),
     ("interop.torch_networks", "key"),

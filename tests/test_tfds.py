@@ -64,3 +64,18 @@ def test_an_unknown_data_set_is_told(tmp_path):
     with pytest.raises(UserError, match="tfds cannot give 'no_such_set'") as error:
         data.load(config)
     assert "\n" not in str(error.value)
+
+
+def test_a_host_that_is_not_reached_is_named(tmp_path, monkeypatch):
+    requests = pytest.importorskip("requests")
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    def builder(*_, **__):
+        request = requests.Request("GET", "https://images.invalid/all.tar.gz").prepare()
+        raise requests.ConnectionError("HTTPSConnectionPool: Max retries exceeded", request=request)
+
+    monkeypatch.setattr(tfds, "builder", builder)
+    config = configuration.default_config()
+    config.data.update(dict(source="tfds", name="cifar10", prepared=str(tmp_path)))
+    with pytest.raises(UserError, match=r"\(images.invalid cannot be reached\); check the network"):
+        data.load(config)

@@ -17,6 +17,7 @@ T = TypeVar("T")
 QUIET = 2.0  # seconds before anything is shown
 INTERVAL = 10.0  # seconds between lines
 REDRAW = 0.5  # seconds between drawings of a bar
+WRITING = 1.0  # seconds that a line may take: nobody may read the stream
 
 _running: "list[Progress]" = []  # the innermost last
 
@@ -53,7 +54,7 @@ class Progress:
         self._over.set()
         _running.remove(self)
         if self._thread.is_alive():
-            self._thread.join(QUIET)  # or its last line might come after what is printed next
+            self._thread.join(WRITING)  # or its last line might come after what is printed next
 
     def __str__(self) -> str:
         """'preparing: 120/1000 images  00:20 left'."""
