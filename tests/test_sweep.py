@@ -98,6 +98,10 @@ WRONG = [
     (("--set=generator_lr=0..1 log", "--random=1"), "above 0 before the dots"),
     (("--set=seed=0..1", "--random=3"), "only 2 different points"),
     (("--set=seed=0..100000", "--random=100000"), "expected at most 10000"),
+    (
+        (f"--set=seed={','.join(map(str, range(101)))}", f"--set=keep={','.join(map(str, range(1, 101)))}"),
+        "--set: found 10100 points, expected at most 10000",
+    ),
     (("--set=seed=1", "--seed=1"), "--set seed=1"),
     (("--set=seed=1", "--workdir="), "--workdir: missing"),
     (("--table=csv",), "--workdir: missing"),
@@ -199,13 +203,17 @@ def test_a_stopped_point_stops_the_sweep(tmp_path, training):
 def test_a_request_to_stop_is_passed_on_and_ends_the_sweep(tmp_path, training, monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
 
+    children = []
+
     def wait(child):
+        children.append(child)
         os.kill(os.getpid(), signal.SIGTERM)
-        return 0 if child.signals == [signal.SIGTERM] else 1
+        return 0
 
     monkeypatch.setattr(training, "wait", wait)
     done = call("sweep", *DIGITS, "--set=seed=0,1", f"--workdir={tmp_path}/s", "--run")
     assert (done.returncode, training.started) == (75, ["0"])
+    assert [child.signals for child in children] == [[signal.SIGTERM]]
     assert signal.getsignal(signal.SIGTERM) is before
 
 
