@@ -33,6 +33,14 @@ def test_calls_of_several_steps_begin_and_end_at_multiples(start, end, count, en
     assert all(len(call) == 1 or (len(call) == count and call.start % count == 0) for call in made)
 
 
+def test_the_programs_are_those_that_the_schedule_calls():
+    for start in range(8):
+        for end in range(start + 1, 14):
+            for count in range(1, 7):
+                called = list(dict.fromkeys(len(call) for call in dispatch.schedule(start, end, count)))
+                assert dispatch.sizes(start, end, count) == called, (start, end, count)
+
+
 @pytest.mark.parametrize(
     ("backend", "fields", "count"),
     [

@@ -83,11 +83,12 @@ def schedule(start: int, end: int, count: int) -> Iterator[range]:
 
 
 def sizes(start: int, end: int, count: int) -> list[int]:
-    """How many steps the calls of `schedule` make: one, `count`, or both, in the order in which they come."""
-    found: dict[int, None] = {}
-    for first in (start, -(-start // count) * count, end - 1):
-        found |= dict.fromkeys(len(call) for call in schedule(first, min(first + count, end), count))
-    return list(found)
+    """How many steps the calls of `schedule` make: one, `count`, or both, in the order in which they come first."""
+    first, last = -(-start // count) * count, end // count * count  # between these calls make `count`
+    if first >= last:
+        return [1]
+    found = [1] * (start < first) + [count] + [1] * (last < end)
+    return list(dict.fromkeys(found))
 
 
 def several(step: Step) -> Step:
