@@ -14,9 +14,9 @@ peak: on a CPU the largest resident memory of the process while steps run, inclu
 before them, with the state and the compiled step); on an accelerator the largest amount in use on the device.
 step: the median of `steps`, after one that does not count.
 
---largest: the largest batch of a configuration that fits, to 1/16 of it, by doubling from `start` and then by halves. A
-batch fits if a step of it runs, in a process of its own that takes memory as training does; with --limit_gb (which a CPU
-needs) if XLA's numbers for the compiled step, which is not run, come to no more than that many 10^9 bytes.
+--largest: the largest batch of a configuration that fits, to 1/16 of it, by doubling from `start` and then by halves.
+A batch fits if a step of it runs, in a process of its own that takes memory as training does; with --limit_gb (which a
+CPU needs) if XLA's numbers for the compiled step, which is not run, come to no more than that many 10^9 bytes.
 """
 
 import argparse
