@@ -2,7 +2,8 @@
 
     python benchmarks/memory.py [--batch=16,64,128] [--resolution=32,64,128,256] [--width=32,64,128]
                                 [--sides=64] [--widths=64] [--batches=64] [--steps=5] [--json=FILE] [--KEY=VALUE ...]
-    python benchmarks/memory.py --largest [--config=configs/lsun_bedroom.py] [--limit_gb=16] [--KEY=VALUE ...]
+    python benchmarks/memory.py --largest [--config=configs/lsun_bedroom.py] [--start=64] [--limit_gb=16]
+                                [--json=FILE] [--KEY=VALUE ...]
 
 There is a row for each batch size at `sides` and `widths`, then for each resolution, then for each width, with the
 other two at `sides`, `widths` and `batches`. An empty list (--width=) leaves out a sweep. Each row is measured in a new
@@ -13,9 +14,9 @@ peak: on a CPU the largest resident memory of the process while steps run, inclu
 before them, with the state and the compiled step); on an accelerator the largest amount in use on the device.
 step: the median of `steps`, after one that does not count.
 
---largest: the largest batch of a configuration that fits, to 1/16 of it, by doubling and then by halves. A batch fits
-if a step of it runs, in a process of its own that takes memory as training does; with --limit_gb (which a CPU needs) if
-XLA's numbers for the compiled step, which is not run, come to no more than that many 10^9 bytes.
+--largest: the largest batch of a configuration that fits, to 1/16 of it, by doubling from `start` and then by halves. A
+batch fits if a step of it runs, in a process of its own that takes memory as training does; with --limit_gb (which a
+CPU needs) if XLA's numbers for the compiled step, which is not run, come to no more than that many 10^9 bytes.
 """
 
 import argparse
@@ -150,7 +151,13 @@ def search(options: argparse.Namespace, flags: list[str]) -> list[measure.Row]:
     rows: list[measure.Row] = []
 
     def fits(batch: int) -> bool:
-        arguments = (f"--trial={batch}", f"--config={options.config}", f"--limit_gb={options.limit_gb}", *flags)
+        arguments = (
+            "--largest",
+            f"--trial={batch}",
+            f"--config={options.config}",
+            f"--limit_gb={options.limit_gb}",
+            *flags,
+        )
         # Training takes its share of a card at once. The cache is off, as for the rows.
         environment = dict(XLA_PYTHON_CLIENT_PREALLOCATE="true", JAX_ENABLE_COMPILATION_CACHE="0")
         try:
@@ -161,7 +168,7 @@ def search(options: argparse.Namespace, flags: list[str]) -> list[measure.Row]:
             rows.append({"batch": batch, "fits": False})
         return rows[-1]["fits"]
 
-    found = largest(fits, options.batches)
+    found = largest(fits, options.start)
     return [row | {"largest": "*" if row["batch"] == found else ""} for row in rows]
 
 
@@ -170,29 +177,31 @@ def numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",") if number]
 
 
+def main_largest() -> None:
+    """The command with --largest."""
+    parser = measure.plain_parser(__doc__, config="configs/lsun_bedroom.py", limit_gb=0.0, start=64)
+    parser.add_argument("--largest", action="store_true")
+    parser.add_argument("--trial", type=int, help=argparse.SUPPRESS)
+    options, flags = parser.parse_known_args()
+    if not options.limit_gb and jax.default_backend() == "cpu":
+        parser.error("--limit_gb: missing, expected the GB that a step may take, as a CPU's memory is no limit")
+    if options.trial is None:
+        measure.report(options, search(options, flags), flags=flags)
+        return
+    config = measure.load_config(options.config)
+    measure.set_fields(config, [*flags, f"--batch_size={options.trial}"])
+    print(json.dumps(one_trial(validate(config), options.limit_gb)))
+
+
 def main() -> None:
     parser = measure.plain_parser(__doc__, batches=64, sides=64, widths=64, steps=5)
     parser.add_argument("--batch", type=numbers, default=[16, 64, 128])
     parser.add_argument("--resolution", type=numbers, default=[32, 64, 128, 256])
     parser.add_argument("--width", type=numbers, default=[32, 64, 128])
-    parser.add_argument("--largest", action="store_true", help="the largest batch that fits")
-    parser.add_argument("--config", default="configs/lsun_bedroom.py", help="of --largest")
-    parser.add_argument("--limit_gb", type=float, default=0.0, help="of --largest: memory that the step may take")
     parser.add_argument("--row", type=json.loads, help=argparse.SUPPRESS)
-    parser.add_argument("--trial", type=int, help=argparse.SUPPRESS)
     options, flags = parser.parse_known_args()
-    if options.trial is not None:
-        config = measure.load_config(options.config)
-        measure.set_fields(config, [*flags, f"--batch_size={options.trial}"])
-        print(json.dumps(one_trial(validate(config), options.limit_gb)))
-        return
     if options.row is not None:
         print(json.dumps(one_row(options.row, options.steps)))
-        return
-    if options.largest:
-        if not options.limit_gb and jax.default_backend() == "cpu":
-            parser.error("--limit_gb: missing, expected the GB that a step may take, as a CPU's memory is no limit")
-        measure.report(options, search(options, flags), flags=flags)
         return
     fields = {}
     for flag in flags:
@@ -209,4 +218,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main_largest() if "--largest" in sys.argv else main()
