@@ -19,7 +19,7 @@ from dcgan_jax.config import default_config, validate
 from dcgan_jax.ops.batch_norm import RECOMPUTE_BATCH, recompute_statistics, statistics_of_images
 from dcgan_jax.ops.chunks import map_chunks, suitable
 from dcgan_jax.ops.max_pool import max_pool
-from dcgan_jax.ops.pixels import to_uint8, to_unit_range
+from dcgan_jax.ops.pixels import to_bytes, to_unit_range
 from dcgan_jax.run import places
 from dcgan_jax.runtime import compile_cache
 from dcgan_jax.runtime.errors import UserError
@@ -73,9 +73,6 @@ def first_samples(config: ConfigDict, variables: Tree, count: int) -> Array:
     labels = (indices % config.num_classes).astype(np.int32) if config.num_classes else None
     z = _draw(config.seed, latent.SAMPLE, indices, config.latent_dim, config.prior)
     return _generate(generator, variables, z, labels)[:count]
-
-
-_to_uint8 = jax.jit(to_uint8)  # apart from the network, whose bits it must not change; four times less to fetch
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -151,7 +148,7 @@ class TrainedGAN:
         def draw(chunk: np.ndarray) -> Array:
             return _draw(seed, latent.SAMPLE, chunk, self.latent_dim, self.config.prior)
 
-        return self._images(draw, indices, labels, _to_uint8)
+        return self._images(draw, indices, labels, to_bytes)
 
     def latents(self, indices: np.ndarray, seed: int = 0) -> np.ndarray:
         """The z that `sample` makes the images of these indices, int [n], from: float32 [n, latent_dim]."""

@@ -131,7 +131,7 @@ def fit(
     variables = init(jax.random.key(seed), batch(0)[0][:1])
     state = variables, optimizer.init(variables["params"])
 
-    @functools.partial(jax.jit, donate_argnums=0, compiler_options=QUICKLY)
+    @functools.partial(jax.jit, donate_argnums=0)
     def train_step(state: Tree, images: Array, labels: Array) -> Tree:
         variables, opt_state = state
 

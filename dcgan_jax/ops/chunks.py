@@ -39,7 +39,8 @@ def ahead(results: Iterable[tuple[Item, Any]]) -> Iterator[tuple[Item, Any]]:
     waiting: deque[tuple[Item, Any]] = deque()
     for item, arrays in results:
         for array in jax.tree.leaves(arrays):
-            array.copy_to_host_async()
+            if isinstance(array, jax.Array):
+                array.copy_to_host_async()
         waiting.append((item, arrays))
         if len(waiting) == IN_FLIGHT:
             yield waiting.popleft()

@@ -2,6 +2,7 @@
 
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -22,3 +23,11 @@ def to_uint8(images: Images) -> Images:
     """
     library: Any = jnp if isinstance(images, Array) else np
     return library.clip(library.rint((images + 1) * 127.5), 0, 255).astype(np.uint8)
+
+
+def to_bytes(images: Array) -> Array | np.ndarray:
+    """`to_uint8` of images that go to the host: on an accelerator before they do, as four times less is to be fetched.
+
+    It is a program apart from what made the images, whose bits it leaves as they are.
+    """
+    return to_uint8(np.asarray(images)) if jax.default_backend() == "cpu" else jax.jit(to_uint8)(images)

@@ -14,7 +14,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.extend import backend
 
-from dcgan_jax.runtime.compile_cache import QUICKLY
 from dcgan_jax.runtime.errors import UserError
 
 Tree = Any
@@ -149,9 +148,7 @@ def compile_in_thread(step: Callable, *arguments: Tree) -> Future[Callable]:
 
     def compile_it() -> None:
         try:
-            # On a GPU the level is of its kernels too, which were not measured at another one.
-            options = QUICKLY if jax.default_backend() == "cpu" else None
-            ready.set_result(_patient(lowered.compile(options)))
+            ready.set_result(_patient(lowered.compile()))
         except BaseException as error:
             ready.set_exception(error)
 

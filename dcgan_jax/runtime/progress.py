@@ -8,9 +8,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from typing import TypeVar
-
-from tqdm import tqdm
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -34,7 +32,7 @@ class Progress:
         self._start, self._done, self._compiles = done, done, compiles
         self._began = self._moved = time.monotonic()
         self._over = threading.Event()
-        self._bar: tqdm | None = None
+        self._bar: Any = None
         self.shown = False
 
     def update(self, count: int = 1) -> None:
@@ -59,14 +57,14 @@ class Progress:
     def __str__(self) -> str:
         """'preparing: 120/1000 images  00:20 left'."""
         if not self._total:
-            return f"{self._title}  {tqdm.format_interval(time.monotonic() - self._began)} so far"
+            return f"{self._title}  {_interval(time.monotonic() - self._began)} so far"
         text = f"{self._title}: {self._done}/{self._total} {self._unit}"
         if self._done == self._start:
             return f"{text}, compiling, once" if self._compiles else text
         if self._done == self._counted:
             return text
         seconds = (time.monotonic() - self._moved) / (self._done - self._counted)
-        return f"{text}  {tqdm.format_interval(seconds * (self._total - self._done))} left"
+        return f"{text}  {_interval(seconds * (self._total - self._done))} left"
 
     def _show(self) -> None:
         """Runs beside the work, which may not come back for minutes."""
@@ -86,6 +84,8 @@ class Progress:
 
     def _draw(self) -> float:
         if self._bar is None:
+            from tqdm import tqdm
+
             form = "{desc}  |{bar}| {percentage:.0f}%" if self._total else "{desc}"
             self._bar = tqdm(desc=str(self), total=self._total, bar_format=form, leave=False, dynamic_ncols=True)
         self._bar.n = self._done
@@ -103,6 +103,12 @@ def progress(
         for item in work:
             yield item
             shown.update()
+
+
+def _interval(seconds: float) -> str:
+    from tqdm import tqdm  # imported late: loading a network should not wait for it
+
+    return tqdm.format_interval(seconds)
 
 
 def _is_first_process() -> bool:
