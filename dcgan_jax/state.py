@@ -53,7 +53,7 @@ class GANState(struct.PyTreeNode):
 
 def create(config: ConfigDict) -> GANState:
     """The state at step 0, a function of the configuration and its seed."""
-    return jax.jit(lambda: _from_config(config), compiler_options=QUICKLY)()
+    return jax.jit(lambda: _from_config(config)).lower().compile(QUICKLY)()
 
 
 def abstract(config: ConfigDict) -> GANState:

@@ -1,5 +1,8 @@
 """Explores a trained generator in a browser: python launch/explore.py --workdir=DIR [--port=7860]
 
+    python launch/explore.py --workdir=runs/digits
+    python launch/explore.py --workdir=digits --port=8000
+
 Samples by seed and class, walks, A - B + C, directions, forgetting what is in a box, nearest training images, and
 checkpoints side by side; each with its z and the command that makes the picture again. It needs the extra `explore`
 (Gradio), is served to this machine alone unless --host says otherwise, and only reads DIR.

@@ -1,5 +1,8 @@
 """Makes a page that shows a run: python launch/report.py --workdir=DIR [--workdir=DIR2 ...] [--out=FILE]
 
+    python launch/report.py --workdir=runs/digits
+    python launch/report.py --workdir=runs/digits --workdir=runs/other --out=both.html
+
 One HTML file, which opens without a network: the curves of losses, quality and speed, the samples in the course of
 training beside real images, a walk between z, the images, and the configuration. Several runs lie over one another.
 

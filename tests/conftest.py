@@ -115,6 +115,7 @@ def _called(arguments: tuple[str, ...], environment: dict[str, str]) -> subproce
         # The second variable leaves malloc as it is: memory settings are for the life of a process.
         mock.patch.dict(os.environ, {"MALLOC_ARENA_MAX": ""} | environment),
         mock.patch.object(sys, "argv", list(arguments)),
+        mock.patch.object(os, "_exit", sys.exit),  # as a launcher ends that still compiles
         contextlib.chdir(ROOT),
         contextlib.redirect_stdout(stdout),
         contextlib.redirect_stderr(stderr),

@@ -112,12 +112,16 @@ def _kernel_gradient(images: Array, maps: Array, stride: int, kernel_size: int) 
 
 def _choose(function: str, layer: Layer, *arrays: Array) -> Array:
     """Runs the formulation for the platform that the program is compiled for."""
-    return _chosen(function, layer, on_cpu(function, layer), on_cuda(function, layer))(*arrays)
+    here = jax.default_backend() == "cpu"
+    return _chosen(function, layer, on_cpu(function, layer), on_cuda(function, layer), here)(*arrays)
 
 
 @functools.cache
-def _chosen(function: str, layer: Layer, cpu: str, cuda: str) -> Callable[..., Array]:
-    """One function of a layer, traced once for each shape: the networks mirror each other, and share half of them."""
+def _chosen(function: str, layer: Layer, cpu: str, cuda: str, here: bool) -> Callable[..., Array]:
+    """One function of a layer, traced once for each shape: the networks mirror each other, and share half of them.
+
+    here: whether this is a CPU's program at all.
+    """
     plain, by_patches = _form("plain", function, layer), _form("patches", function, layer)
 
     def in_float32(*arrays: Array) -> Array:
@@ -132,7 +136,6 @@ def _chosen(function: str, layer: Layer, cpu: str, cuda: str) -> Callable[..., A
     def for_platform(*arrays: Array) -> Array:
         others = {}
         # JAX traces every branch, and Winograd's takes most of the time: not where programs are for an accelerator.
-        here = jax.default_backend() == "cpu"
         if here and (cpu != "plain" or jnp.result_type(*arrays) not in (jnp.float32, jnp.float64)):
             others["cpu"] = in_float32
         if cuda != "plain":
