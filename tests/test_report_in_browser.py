@@ -53,7 +53,8 @@ def shown(browser, file, width, scheme="light"):
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     opening = f"?{time.monotonic()}"  # or the page from before could be taken for this one
     browser.get(file.as_uri() + opening)
-    charts = "return location.search === arguments[0] ? document.querySelectorAll('.plot .legend').length : 0"
+    loaded = "location.search === arguments[0] && document.readyState === 'complete'"
+    charts = f"return {loaded} ? document.querySelectorAll('.plot .legend').length : 0"
     soon(lambda: browser.execute_script(charts, opening) > 5)
 
 
