@@ -15,8 +15,7 @@ from dcgan_jax import data, steps
 from dcgan_jax import state as states
 from dcgan_jax.fields import INTERVALS
 from dcgan_jax.page import make as page
-from dcgan_jax.run import beside, checkpoint, collapse, hooks, initial, overview, profile
-from dcgan_jax.run.beside import Worker
+from dcgan_jax.run import checkpoint, collapse, hooks, initial, overview, profile
 from dcgan_jax.run.collapse import Collapsed
 from dcgan_jax.run.hooks import Hook, Output, Snapshot
 from dcgan_jax.run.monitor import Lap
@@ -178,7 +177,7 @@ def _loop(
     reporter.clock.start()
     waiting: _Made | None = None
     with ExitStack() as opened:
-        worker = opened.enter_context(closing(Worker(beside.suits())))
+        opened.enter_context(closing(reporter.worker))
         schedule = dispatch.schedule(start, end, _steps_per_call(config))
         calls = opened.enter_context(closing(data.prefetch(dispatcher.prepare, schedule)))
         timed = reporter.clock.timing_waits(calls)
@@ -193,23 +192,22 @@ def _loop(
                 requests.hold()  # from now on there is something to save
             # The results of the call before: they are there by now, and the device never waits for us.
             if waiting:
-                _report(waiting, config, reporter, worker)
+                _report(waiting, config, reporter)
             step = call.steps.stop
             differences = _spread(config, state) if reporter.logs(step) else None
             stopping = reporter.stop.decided and step < end
             due = [hook for hook in chosen if hook.due(step, last=step == end, stopping=stopping)]
             results = Results(call.steps, metrics, any_asked, differences, compiles)
             waiting = _Made(results, due, devices.copy_of_replica(state) if due else None)
-            if due and (step == end or stopping or not worker.beside):
-                _report(waiting, config, reporter, worker)
+            if due and (step == end or stopping or not reporter.worker.beside):
+                _report(waiting, config, reporter)
                 waiting = None
             reporter.check_saves()
             if stopping:
-                worker.wait()
                 reporter.wait_for_saves()
                 best = reporter.best_so_far()
                 raise Preempted(f"stopped at step {step} on {reporter.stop.reason}; the same command resumes{best}")
-        worker.wait()
+        reporter.worker.wait()
     return reporter.last_state
 
 
@@ -217,10 +215,10 @@ def _spread(config: ConfigDict, state: GANState) -> jax.Array:
     return collapse.spread(config, devices.copy_of_replica(state.generator.replace(opt_state=())))
 
 
-def _report(made: _Made, config: ConfigDict, reporter: Reporter, worker: Worker) -> None:
+def _report(made: _Made, config: ConfigDict, reporter: Reporter) -> None:
     """Writes the line of a call, and does what is due; beside training, this hands both over."""
-    values, clock = reporter.read(made.results), reporter.clock
-    if not worker.beside:
+    values, clock, worker = reporter.read(made.results), reporter.clock, reporter.worker
+    if not reporter.worker.beside:
         worker.do(functools.partial(_act, made, config, reporter, values, clock.lap, clock.paused))
         return
     laps = [clock.lap()] if reporter.logs(made.step) else []

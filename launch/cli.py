@@ -179,7 +179,8 @@ def leave(code: int) -> NoReturn:
         if jax.process_index() == 0:
             time.sleep(2)  # the others end with it, and may have an error to print as well
         os._exit(code)
-    if any(thread.name == "compiling" for thread in threading.enumerate()):  # for a run that will not be
+    devices = sys.modules.get("dcgan_jax.runtime.devices")
+    if devices and any(thread.name == devices.COMPILING for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -17,7 +17,7 @@ from dcgan_jax.runtime.signals import Preempted
 @pytest.fixture
 def exact(tiny):
     def run(workdir, *, requests=None, **fields):
-        config = tiny(dtype="float64", num_steps=8, **EVERY | fields)
+        config = tiny(**dict(dtype="float64", num_steps=8) | EVERY | fields)
         with jax.enable_x64(True):
             return train.train(config, workdir, requests=requests or Requests())
 
@@ -65,6 +65,24 @@ def test_at_once_is_at_once():
     worker.close()
 
 
+def test_work_may_wait_for_what_came_before_it():
+    done, worker = [], Worker(True)
+    worker.do(lambda: done.append(1))
+    worker.do(lambda: (worker.wait(), done.append(2)))
+    worker.wait()
+    worker.close()
+    assert done == [1, 2]
+
+
+def test_what_waits_is_done_before_the_end():
+    gate, done, worker = threading.Event(), [], Worker(True)
+    worker.do(gate.wait)
+    worker.do(lambda: done.append(1))
+    threading.Timer(0.1, gate.set).start()
+    worker.close()
+    assert done == [1]
+
+
 def test_settings_of_the_loop_hold_in_the_thread():
     found, worker = [], Worker(True)
     with jax.enable_x64(True):
@@ -100,6 +118,19 @@ def _counting(requests, original):
         return original(stop, call)
 
     return vote
+
+
+def test_numbers_that_are_not_finite_are_told_with_the_checkpoint_that_was_on_its_way(
+    exact, besides, monkeypatch, tmp_path
+):
+    def diverging(reporter, results):
+        values = original(reporter, results)
+        return values if results.steps.stop < 3 else reporter._diverged(results.steps.stop, "d_loss is nan")
+
+    original = train.Reporter._finite_values
+    monkeypatch.setattr(train.Reporter, "_finite_values", diverging)
+    with pytest.raises(TrainingError, match="the checkpoint of step 2 is the last good one"):
+        exact(tmp_path, log_every=1, sample_every=2, checkpoint_every=2)
 
 
 def test_a_collapse_that_is_seen_beside_training_goes_back(exact, besides, monkeypatch, tmp_path):

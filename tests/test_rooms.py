@@ -19,7 +19,7 @@ LEVELS = [
         "runtime.progress",
     },
     {"runtime.files", "ops.dtypes", "ops.pixels", "ops.chunks", "ops.winograd", "latent", "augment"},
-    {"runtime", "fields", "ops", "run.trees", "run.damage"},
+    {"runtime", "fields", "ops", "run.trees", "run.damage", "run.best"},
     {"config"},
     {"models", "losses", "data", "optimizers"},
     {"state"},

@@ -228,7 +228,7 @@ def test_a_table_is_of_any_folder_of_runs(tmp_path):
     written(tmp_path / "b", seed=0)
     written(tmp_path / "a", seed=1, steps=2)
     (tmp_path / "notes").mkdir()
-    evaluated = {"metric": "quality", "value": 0.1, "step": 3}
+    evaluated = {"metric": "quality", "value": 0.1, "step": 3, "features": "own"}
     (tmp_path / "a" / "evaluation.jsonl").write_text(json.dumps(evaluated) + "\n")
     made = json.loads(call("sweep", f"--workdir={tmp_path}", "--table=json").stdout)
     assert made == [

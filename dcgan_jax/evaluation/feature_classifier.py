@@ -127,9 +127,12 @@ def fit(
     batch: of each step, images uint8 [B, H, W, C] and labels int [B]. title: of its progress.
     """
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
-    init = jax.jit(network.init, compiler_options=QUICKLY)
-    variables = init(jax.random.key(seed), batch(0)[0][:1])
-    state = variables, optimizer.init(variables["params"])
+
+    def initial(image: Array) -> Tree:
+        variables = network.init(jax.random.key(seed), image)
+        return variables, optimizer.init(variables["params"])
+
+    state = jax.jit(initial, compiler_options=QUICKLY)(batch(0)[0][:1])
 
     @functools.partial(jax.jit, donate_argnums=0)
     def train_step(state: Tree, images: Array, labels: Array) -> Tree:

@@ -1,6 +1,5 @@
 """Reads evaluation.jsonl, draws its curves, and writes pictures of samples beside training images."""
 
-import json
 from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path
@@ -10,21 +9,14 @@ import numpy as np
 
 from dcgan_jax.data.captions import captioned
 from dcgan_jax.data.images import grid
+from dcgan_jax.runtime.files import json_lines
 
 NAME = "evaluation.jsonl"
 
 
 def read(file: Path) -> list[dict[str, Any]]:
     """The lines of an evaluation.jsonl, without incomplete ones; [] if there is no file."""
-    lines = []
-    for text in file.read_text(errors="replace").splitlines() if file.exists() else []:
-        try:
-            line = json.loads(text)
-            line["metric"], line["value"], line["step"], line["features"]
-            lines.append(line)
-        except (ValueError, KeyError, TypeError):
-            continue
-    return lines
+    return [line for line in json_lines(file) if {"metric", "value", "step", "features"} <= line.keys()]
 
 
 def curves(lines: list[dict[str, Any]], folder: Path, metrics: Collection[str] | None = None) -> list[Path]:

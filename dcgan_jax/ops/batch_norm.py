@@ -112,6 +112,17 @@ def _batch_statistics(network: Any, variables: Tree, x: Array, labels: Array | N
     return network.apply(variables, x, labels, train=True, mutable=collections)[1]["batch_stats"]
 
 
+# As one program each, not as one for each shape and operation.
+@jax.jit
+def _sum(a: Tree, b: Tree) -> Tree:
+    return jax.tree.map(jnp.add, a, b)
+
+
+@jax.jit
+def _mean(total: Tree, count: int) -> Tree:
+    return jax.tree.map(lambda summed: summed / count, total)
+
+
 def recompute_statistics(network: Any, variables: Tree, batches: Iterable[tuple[Array, Array | None]]) -> Tree:
     """The running statistics that a network should have: the mean of its batch statistics over some batches.
 
@@ -124,9 +135,9 @@ def recompute_statistics(network: Any, variables: Tree, batches: Iterable[tuple[
     count = 0
     for x, labels in batches:
         statistics = _batch_statistics(network, variables, x, labels)
-        total = statistics if total is None else jax.tree.map(jnp.add, total, statistics)
+        total = statistics if total is None else _sum(total, statistics)
         count += 1
-    return jax.tree.map(lambda summed: summed / count, total)
+    return _mean(total, count)
 
 
 def statistics_of_images(discriminator: Any, variables: Tree, images: np.ndarray) -> Tree:

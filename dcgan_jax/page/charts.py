@@ -43,6 +43,7 @@ GROUPS = (
     ("Gradients", ("d_grad_norm", "g_grad_norm"), "The norms of both networks' gradients."),
     ("Speed", ("images_per_sec",), "Images a second, of training alone."),
     ("Waiting for images", ("data_wait",), "The share of that time in which training waited for images."),
+    ("Not training", ("overhead",), "The share of all time for compiling, sampling, measuring and saving."),
 )
 NO_CURVES = ("step", "epoch", "collapsed")
 

@@ -10,6 +10,7 @@ from dcgan_jax.config import best_by, default_config
 from dcgan_jax.evaluation import report
 from dcgan_jax.fields import FIELDS, check_value, flatten
 from dcgan_jax.run import checkpoint, damage, weights
+from dcgan_jax.run.best import best_step
 from dcgan_jax.runtime.errors import UserError, local_path
 
 NOT_A_RUN = "expected the folder of a run, such as runs/digits"
@@ -185,13 +186,11 @@ def _as_config(text: str) -> dict[str, Any] | None:
 
 def _best(config: dict[str, Any], lines: list[Line], checkpoints: list[int]) -> Best | None:
     metric, best_is = best_by(config)
-    sign = -1 if best_is == "highest" else 1
-    measured = [line for line in lines if math.isfinite(line.get(metric, math.nan))]
+    measured = {int(line["step"]): line[metric] for line in lines if math.isfinite(line.get(metric, math.nan))}
     if not measured:
         return None
-    line = min(measured, key=lambda line: sign * line[metric])
-    step = int(line["step"])
-    return Best(step, metric, line[metric], step in checkpoints)
+    step = best_step(measured, best_is)
+    return Best(step, metric, measured[step], step in checkpoints)
 
 
 def _rollbacks(folder: Path, kept: list[Line]) -> Iterator[Rollback]:

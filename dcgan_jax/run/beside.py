@@ -1,5 +1,6 @@
 """Work that is done in order: at once, or on accelerators in a thread, while they train on."""
 
+import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +32,7 @@ class Worker:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="beside training") if beside else None
         self._waiting: deque[Future[None]] = deque()
         self._failed = False
+        self._own_thread: int | None = None
 
     def do(self, work: Work) -> None:
         """Does the work, or takes it on; waits only if too much is waiting."""
@@ -48,18 +50,19 @@ class Worker:
             self._waiting.popleft().result()
 
     def wait(self) -> None:
-        """Returns when everything is done."""
-        while self._waiting:
+        """Returns when everything is done; at once within a piece of work, before which all others are."""
+        while self._waiting and threading.get_ident() != self._own_thread:
             self._waiting.popleft().result()
 
     def close(self) -> None:
-        """Ends the thread after the piece in progress; those after it are not done."""
+        """Ends the thread when everything is done: what waits may be a checkpoint to be saved."""
         if self._thread:
-            self._thread.shutdown(cancel_futures=True)
+            self._thread.shutdown()
 
     def _unless_failed(self, work: Work, wide: bool) -> None:
         if self._failed:
             return
+        self._own_thread = threading.get_ident()
         try:
             with jax.enable_x64(wide):  # settings of a `with` hold in their own thread alone
                 work()

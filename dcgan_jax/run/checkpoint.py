@@ -23,6 +23,7 @@ from flax import serialization
 
 from dcgan_jax.config import best_by, default_config
 from dcgan_jax.run import damage, trees
+from dcgan_jax.run.best import best_step, sign
 from dcgan_jax.run.damage import Damaged
 from dcgan_jax.runtime import devices
 from dcgan_jax.runtime.errors import TrainingError, UserError, local_path
@@ -134,7 +135,7 @@ class _Retention:
     """
 
     def __init__(self, keep: int, keep_best: int, name: str, best_is: str):
-        self.keep, self.keep_best, self.name, self.sign = keep, keep_best, name, -1 if best_is == "highest" else 1
+        self.keep, self.keep_best, self.name, self.sign = keep, keep_best, name, sign(best_is)
         self.metrics: dict[int, dict[str, float] | None] = {}  # None where they could not be read
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> Sequence[bool]:
@@ -162,9 +163,7 @@ def best(workdir: str | Path, config: Mapping[str, Any] | None = None, among: li
     config: by default that of the newest checkpoint. Raises UserError if no checkpoint has a value of its metric.
     """
     directory = local_path(workdir, "workdir").absolute() / "checkpoints"
-    if config is None:
-        config = default_config().to_dict() | read(workdir)[1]["config"]
-    metric, best_is = best_by(config)
+    metric, best_is = best_by(config or default_config().to_dict() | read(workdir)[1]["config"])
     if not metric:
         raise UserError("step: found 'best', but nothing measures this run (config.quality is False); pass a number")
     values: dict[int, float] = {}
@@ -180,7 +179,7 @@ def best(workdir: str | Path, config: Mapping[str, Any] | None = None, among: li
             f"step: 'best' is by config.best_metric, {metric!r} in this run, which no checkpoint in {str(directory)!r} "
             "has; pass a number"
         )
-    return min(values, key=lambda step: values[step] * (-1 if best_is == "highest" else 1))
+    return best_step(values, best_is)
 
 
 def read(workdir: str | Path, step: int | str | None = None) -> tuple[Tree, dict[str, Any]]:

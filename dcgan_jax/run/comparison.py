@@ -3,12 +3,15 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dcgan_jax.config import best_by, default_config
+from dcgan_jax.evaluation import report
 from dcgan_jax.fields import FIELDS, flatten
+from dcgan_jax.run.best import best_step, sign
+from dcgan_jax.runtime.files import json_lines
 
 Row = dict[str, Any]
 
@@ -42,9 +45,8 @@ def rows(workdirs: Sequence[Path]) -> list[Row]:
     metric, best_is = best_by(default_config().to_dict() | known[0]) if known else ("", "lowest")
     varied = _varied([flatten(config) for config in known])
     made = [_row(workdir, config, varied, metric, best_is) for workdir, config in configs.items()]
-    sign = -1 if best_is == "highest" else 1
     best = f"best {metric}"
-    return sorted(made, key=lambda row: (row.get(best) is None, sign * (row.get(best) or 0)))
+    return sorted(made, key=lambda row: (row.get(best) is None, sign(best_is) * (row.get(best) or 0)))
 
 
 def _varied(configs: list[dict[str, Any]]) -> list[str]:
@@ -55,31 +57,19 @@ def _row(workdir: Path, config: dict[str, Any] | None, varied: list[str], metric
     row: Row = {"run": workdir.name}
     if config is None:
         return row | {"status": "not started"}
-    values, lines = flatten(config), list(_lines(workdir / "metrics.jsonl"))
+    values, lines = flatten(config), [line for line in json_lines(workdir / "metrics.jsonl") if "step" in line]
     row |= {name: values.get(name, FIELDS[name].default) for name in varied}
     step = last_checkpoint(workdir)
     row["status"] = "done" if step >= config["num_steps"] else f"step {step} of {config['num_steps']}"
     measured = {line["step"]: line[metric] for line in lines if metric in line}
-    evaluated = _lines(workdir / "evaluation.jsonl") if metric else ()
-    measured |= {line["step"]: line["value"] for line in evaluated if line.get("metric") == metric}
+    evaluated = report.read(workdir / report.NAME) if metric else []
+    measured |= {line["step"]: line["value"] for line in evaluated if line["metric"] == metric}
     if measured:
-        choose = max if best_is == "highest" else min
-        best = choose(sorted(measured), key=lambda step: measured[step])
+        best = best_step(measured, best_is)
         row |= {f"best {metric}": measured[best], "at step": best, f"last {metric}": measured[max(measured)]}
     if lines:
         row |= {name: lines[-1][name] for name in ("d_loss", "g_loss") if name in lines[-1] and name != metric}
     return row | {"seconds": round(_seconds(lines, config))}
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a record, but for one cut short."""
-    for text in path.read_text(errors="replace").splitlines() if path.is_file() else ():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and "step" in line:
-            yield line
 
 
 def _seconds(lines: list[dict[str, Any]], config: dict[str, Any]) -> float:

@@ -21,6 +21,7 @@ from dcgan_jax.evaluation.quality import Quality
 from dcgan_jax.inference import TrainedGAN, recalibrate
 from dcgan_jax.run import checkpoint
 from dcgan_jax.run.aside import set_damaged_aside
+from dcgan_jax.run.best import best_step
 from dcgan_jax.run.checkpoint import Checkpoints
 from dcgan_jax.run.monitor import Monitor
 from dcgan_jax.run.prepare import Run
@@ -95,7 +96,7 @@ class Output(NamedTuple):
         values = self.checkpoints.measured()
         if not values:
             return ""
-        best = min(sorted(values), key=lambda step: values[step] * (-1 if best_is == "highest" else 1))
+        best = best_step(values, best_is)
         last = max(values)
         if best == last:
             return f"; best by {metric} is the last one measured, step {best} ({values[best]:.4g})"

@@ -11,7 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from dcgan_jax.config import best_by
-from dcgan_jax.run import collapse
+from dcgan_jax.run import beside, collapse
+from dcgan_jax.run.beside import Worker
 from dcgan_jax.run.hooks import Output, Snapshot
 from dcgan_jax.run.monitor import Clock, Lap, has_line
 from dcgan_jax.runtime import devices
@@ -38,7 +39,7 @@ class Reporter:
 
     def __init__(self, config: ConfigDict, images: np.ndarray, output: Output | None, stop: StopVote):
         """images: the training images, uint8 [N, H, W, C]."""
-        self.clock, self.stop = Clock(), stop
+        self.clock, self.stop, self.worker = Clock(), stop, Worker(beside.suits())
         self._config, self._epoch_size, self._output = config, len(images), output
         self._real_spread = collapse.spread_of_images(images)
         history = collapse.history(config, output.monitor.lines()) if output else None
@@ -69,6 +70,7 @@ class Reporter:
             seen = step * self._config.batch_size * self._config.discriminator_steps
             line = values | {"epoch": round(seen / self._epoch_size, 4)}
             self._output.monitor.write_metrics(step, line, lap())
+            self._output.checkpoints.check()
         if collapsed and self._acts(step):
             raise collapsed
         if collapsed and not self._warned and self._output:
@@ -101,12 +103,17 @@ class Reporter:
         return values  # of the last step
 
     def check_saves(self) -> None:
-        """Raises TrainingError if a checkpoint could not be saved, without waiting for one in progress."""
-        if self._output:
+        """Raises TrainingError if a checkpoint could not be saved, without waiting for one in progress.
+
+        Beside training, the thread that saves looks itself, at each line.
+        """
+        self.worker.check()
+        if self._output and not self.worker.beside:
             self._output.checkpoints.check()
 
     def wait_for_saves(self) -> None:
         """Returns when all checkpoints are on disk; raises as `check_saves`."""
+        self.worker.wait()
         if self._output:
             self._output.checkpoints.wait()
 

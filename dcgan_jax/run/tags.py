@@ -11,7 +11,7 @@ _GROUPS = {
     "loss": ("d_loss", "g_loss", "d_penalty"),
     "discriminator": ("d_real", "d_fake", "d_accuracy_real", "d_accuracy_fake", "d_saturated"),
     "gradients": ("d_grad_norm", "g_grad_norm"),
-    "speed": ("images_per_sec", "data_wait"),
+    "speed": ("images_per_sec", "data_wait", "overhead"),
     "progress": ("epoch",),
 }
 _GROUP_OF = {name: group for group, names in _GROUPS.items() for name in names}

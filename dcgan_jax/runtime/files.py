@@ -100,6 +100,17 @@ def new_folder(path: str | Path, name: str) -> Iterator[Path]:
         raise
 
 
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects in a file of one JSON object a line, without lines cut short; none if there is no such file."""
+    for text in path.read_text(errors="replace").splitlines() if path.is_file() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict):
+            yield line
+
+
 def sha256(path: Path, size: int | None = None) -> str:
     """The SHA-256 of a file, or of its first `size` bytes, as hexadecimal digits."""
     digest = hashlib.sha256()

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "dcgan_jax"
 WIDTH, WIDEST, GAP, ROW_GAP, LINE = 1080, 300, 12, 16, 15
 LETTER = 6.4  # the width of one of the small text, in pixels
-MOST = 6  # boxes side by side
+MOST = 5  # boxes side by side
 STYLE = (
     "text{font-family:system-ui,sans-serif;fill:#1d2433;text-anchor:middle;font-size:12px}"
     ".name{font-size:15px;font-weight:600}.uses{fill:#3557a5}"
