@@ -1,8 +1,11 @@
 """Four virtual CPU devices for all tests, launchers in this process or their own, and small runs that tests share."""
 
 import contextlib
+import functools
+import gc
 import importlib.metadata
 import io
+import json
 import logging
 import os
 import re
@@ -40,7 +43,7 @@ from filelock import FileLock
 
 from dcgan_jax import config as configuration
 from dcgan_jax import data, fields
-from dcgan_jax.runtime import command, compile_cache, progress, signals
+from dcgan_jax.runtime import command, compile_cache, dispatch, progress, signals
 
 ROOT = Path(__file__).resolve().parent.parent
 WITHOUT_PLOTLY = ROOT / "tests" / "without_plotly"
@@ -65,6 +68,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # before there are workers
         # Bounds the folder, and removes entries that a killed test left half written.
         compile_cache._tidy(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
+
+
+def pytest_collection_finish() -> None:
+    # What was imported stays. Tracing makes millions of objects and few cycles: by default every 700 are searched.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -278,6 +287,46 @@ def _no_reports():
     from dcgan_jax.page import make  # imports JAX and orbax
 
     with mock.patch.object(make, "at_end", return_value=""):
+        yield
+
+
+# Of a configuration, what neither a step of training nor the first state follows from.
+BESIDE_THE_STEP = {"num_steps", "keep", "keep_best", "on_collapse", "quality", "steps_per_call", *fields.INTERVALS}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _steps_compiled_once():
+    """The hundreds of runs in one process share the steps of equal configurations, and what makes their first states.
+
+    A test that changes what a step does replaces `steps.train_step`, or takes `train._programs.__wrapped__`.
+    """
+    import jax
+
+    from dcgan_jax import state, steps, train
+
+    def once(make: Callable, sizes: Callable) -> Callable:
+        made = {}
+
+        @functools.wraps(make)
+        def made_once(config, *arguments):
+            told = {name: value for name, value in config.to_dict().items() if name not in BESIDE_THE_STEP}
+            if config.lr_decay_steps or config.lr_decay_share:
+                told["num_steps"] = config.num_steps
+            text = json.dumps(told, sort_keys=True)
+            key = (text, sizes(config, *arguments), steps.train_step, jax.config.jax_enable_x64)
+            if key not in made:
+                made[key] = make(config, *arguments)
+            return made[key]
+
+        return made_once
+
+    def calls(config, start, rollbacks):
+        return (rollbacks, *dispatch.sizes(start, config.num_steps, train._steps_per_call(config)))
+
+    with (
+        mock.patch.object(train, "_programs", once(train._programs, calls)),
+        mock.patch.object(state, "_creation", once(state._creation, lambda config: ())),
+    ):
         yield
 
 
