@@ -1,6 +1,5 @@
 """Everything that resuming needs, as one tree: two networks with their optimizers, the moving average, the step."""
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -54,11 +53,7 @@ class GANState(struct.PyTreeNode):
 
 def create(config: ConfigDict) -> GANState:
     """The state at step 0, a function of the configuration and its seed."""
-    return _creation(config)()
-
-
-def _creation(config: ConfigDict) -> Callable[[], GANState]:
-    return jax.jit(lambda: _from_config(config)).lower().compile(QUICKLY)
+    return jax.jit(lambda: _from_config(config)).lower().compile(QUICKLY)()
 
 
 def abstract(config: ConfigDict) -> GANState:

@@ -290,43 +290,34 @@ def _no_reports():
         yield
 
 
-# Of a configuration, what neither a step of training nor the first state follows from.
+# Of a configuration, what a step of training does not follow from.
 BESIDE_THE_STEP = {"num_steps", "keep", "keep_best", "on_collapse", "quality", "steps_per_call", *fields.INTERVALS}
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _steps_compiled_once():
-    """The hundreds of runs in one process share the steps of equal configurations, and what makes their first states.
+    """The hundreds of runs in one process share the steps of equal configurations.
 
     A test that changes what a step does replaces `steps.train_step`, or takes `train._programs.__wrapped__`.
     """
     import jax
 
-    from dcgan_jax import state, steps, train
+    from dcgan_jax import steps, train
 
-    def once(make: Callable, sizes: Callable) -> Callable:
-        made = {}
+    made, make = {}, train._programs
 
-        @functools.wraps(make)
-        def made_once(config, *arguments):
-            told = {name: value for name, value in config.to_dict().items() if name not in BESIDE_THE_STEP}
-            if config.lr_decay_steps or config.lr_decay_share:
-                told["num_steps"] = config.num_steps
-            text = json.dumps(told, sort_keys=True)
-            key = (text, sizes(config, *arguments), steps.train_step, jax.config.jax_enable_x64)
-            if key not in made:
-                made[key] = make(config, *arguments)
-            return made[key]
+    @functools.wraps(make)
+    def programs(config, start, rollbacks):
+        told = {name: value for name, value in config.to_dict().items() if name not in BESIDE_THE_STEP}
+        if config.lr_decay_steps or config.lr_decay_share:
+            told["num_steps"] = config.num_steps
+        sizes = dispatch.sizes(start, config.num_steps, train._steps_per_call(config))
+        key = (json.dumps(told, sort_keys=True), rollbacks, *sizes, steps.train_step, jax.config.jax_enable_x64)
+        if key not in made:
+            made[key] = make(config, start, rollbacks)
+        return made[key]
 
-        return made_once
-
-    def calls(config, start, rollbacks):
-        return (rollbacks, *dispatch.sizes(start, config.num_steps, train._steps_per_call(config)))
-
-    with (
-        mock.patch.object(train, "_programs", once(train._programs, calls)),
-        mock.patch.object(state, "_creation", once(state._creation, lambda config: ())),
-    ):
+    with mock.patch.object(train, "_programs", programs):
         yield
 
 
