@@ -1,8 +1,11 @@
 """Four virtual CPU devices for all tests, launchers in this process or their own, and small runs that tests share."""
 
 import contextlib
+import functools
+import gc
 import importlib.metadata
 import io
+import json
 import logging
 import os
 import re
@@ -40,7 +43,7 @@ from filelock import FileLock
 
 from dcgan_jax import config as configuration
 from dcgan_jax import data, fields
-from dcgan_jax.runtime import command, compile_cache, progress, signals
+from dcgan_jax.runtime import command, compile_cache, dispatch, progress, signals
 
 ROOT = Path(__file__).resolve().parent.parent
 WITHOUT_PLOTLY = ROOT / "tests" / "without_plotly"
@@ -65,6 +68,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # before there are workers
         # Bounds the folder, and removes entries that a killed test left half written.
         compile_cache._tidy(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
+
+
+def pytest_collection_finish() -> None:
+    # What was imported stays. Tracing makes millions of objects and few cycles: by default every 700 are searched.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -278,6 +287,37 @@ def _no_reports():
     from dcgan_jax.page import make  # imports JAX and orbax
 
     with mock.patch.object(make, "at_end", return_value=""):
+        yield
+
+
+# Of a configuration, what a step of training does not follow from.
+BESIDE_THE_STEP = {"num_steps", "keep", "keep_best", "on_collapse", "quality", "steps_per_call", *fields.INTERVALS}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _steps_compiled_once():
+    """The hundreds of runs in one process share the steps of equal configurations.
+
+    A test that changes what a step does replaces `steps.train_step`, or takes `train._programs.__wrapped__`.
+    """
+    import jax
+
+    from dcgan_jax import steps, train
+
+    made, make = {}, train._programs
+
+    @functools.wraps(make)
+    def programs(config, start, rollbacks):
+        told = {name: value for name, value in config.to_dict().items() if name not in BESIDE_THE_STEP}
+        if config.lr_decay_steps or config.lr_decay_share:
+            told["num_steps"] = config.num_steps
+        sizes = dispatch.sizes(start, config.num_steps, train._steps_per_call(config))
+        key = (json.dumps(told, sort_keys=True), rollbacks, *sizes, steps.train_step, jax.config.jax_enable_x64)
+        if key not in made:
+            made[key] = make(config, start, rollbacks)
+        return made[key]
+
+    with mock.patch.object(train, "_programs", programs):
         yield
 
 

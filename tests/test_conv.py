@@ -1,5 +1,7 @@
 """The convolutions against their definition as sums, in float64: values, gradients, second derivatives."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ FEW, ENOUGH = (3, 4), (16, 17)  # channels: a CPU uses Winograd's form where the
 CASES = [(*shape, FEW) for shape in SHAPES] + [(size, 2, ENOUGH) for size in (3, 4, 5, 6)]
 SLOW = [(size, 2, ENOUGH) for size in (4, 5)]
 parametrize = pytest.mark.parametrize(("kernel_size", "stride", "channels"), CASES)
+parametrize_slow = pytest.mark.parametrize(("kernel_size", "stride", "channels"), SLOW)
 parametrize_fewer = pytest.mark.parametrize(
     ("kernel_size", "stride", "channels"),
     # Of the sizes that Winograd's form has, the largest and the least take all of its ways; tracing each takes seconds.
@@ -26,6 +29,12 @@ def _float64():
         yield
 
 
+# Run at once, each of their dozens of operations would be compiled for itself.
+conv = jax.jit(convolutions.conv, static_argnums=2)
+conv_transpose = jax.jit(convolutions.conv_transpose, static_argnums=2)
+
+
+@functools.partial(jax.jit, static_argnums=2)
 def plain(images, kernel, stride):
     """Definition of the strided convolution: a matrix product for each position of the kernel."""
     kernel_size, pad = kernel.shape[0], -(-(kernel.shape[0] - stride) // 2)
@@ -39,6 +48,7 @@ def plain(images, kernel, stride):
     return total
 
 
+@functools.partial(jax.jit, static_argnums=2)
 def plain_transpose(maps, kernel, stride):
     """Definition of the fractionally-strided convolution: every map entry spreads the kernel over the images."""
     kernel_size, pad = kernel.shape[0], -(-(kernel.shape[0] - stride) // 2)
@@ -63,58 +73,56 @@ def arrays(kernel_size, stride, channels, side=(4, 3), dtype=None):
 @parametrize
 def test_values_equal_the_definition(kernel_size, stride, channels):
     images, kernel, maps = arrays(kernel_size, stride, channels)
-    np.testing.assert_allclose(convolutions.conv(images, kernel, stride), plain(images, kernel, stride), atol=1e-12)
-    np.testing.assert_allclose(
-        convolutions.conv_transpose(maps, kernel, stride), plain_transpose(maps, kernel, stride), atol=1e-12
-    )
+    np.testing.assert_allclose(conv(images, kernel, stride), plain(images, kernel, stride), atol=1e-12)
+    np.testing.assert_allclose(conv_transpose(maps, kernel, stride), plain_transpose(maps, kernel, stride), atol=1e-12)
 
 
 @parametrize
 def test_conv_transpose_is_the_adjoint(kernel_size, stride, channels):
     images, kernel, maps = arrays(kernel_size, stride, channels)
-    forwards = jnp.vdot(convolutions.conv(images, kernel, stride), maps)
-    backwards = jnp.vdot(images, convolutions.conv_transpose(maps, kernel, stride))
+    forwards = np.vdot(conv(images, kernel, stride), maps)
+    backwards = np.vdot(images, conv_transpose(maps, kernel, stride))
     np.testing.assert_allclose(forwards, backwards, rtol=1e-12)
 
 
-@parametrize
-@pytest.mark.parametrize("transpose", [False, True])
-def test_gradients_equal_those_of_the_definition(kernel_size, stride, channels, transpose):
-    images, kernel, maps = arrays(kernel_size, stride, channels)
+def derivatives(transpose, case, order):
+    """Pairs, ours and the definition's: gradients by the input and the kernel; of order 2, those of a penalty too."""
+    images, kernel, maps = arrays(*case)
     ours, definition = (convolutions.conv_transpose, plain_transpose) if transpose else (convolutions.conv, plain)
-    x = maps if transpose else images
+    arguments = (maps if transpose else images, kernel)
 
-    def loss(function):
-        return lambda x, kernel: jnp.sum(jnp.sin(function(x, kernel, stride)))
+    def of(function):
+        gradients = jax.grad(lambda x, kernel: jnp.sum(jnp.sin(function(x, kernel, case[1]))), (0, 1))
 
-    for ours_, theirs in zip(
-        jax.jit(jax.grad(loss(ours), (0, 1)))(x, kernel),
-        jax.jit(jax.grad(loss(definition), (0, 1)))(x, kernel),
-        strict=True,
-    ):
-        np.testing.assert_allclose(ours_, theirs, atol=1e-11, rtol=1e-11)
+        def squared_norm(x, kernel):
+            slopes = gradients(x, kernel)
+            return sum(jnp.sum(jnp.square(slope)) for slope in slopes), slopes
+
+        both = jax.grad(squared_norm, (0, 1), has_aux=True)
+        if order == 1:
+            return jax.jit(gradients)(*arguments)
+        second, first = jax.jit(both)(*arguments)
+        return *first, *second
+
+    return list(zip(of(ours), of(definition), strict=True))
 
 
 @parametrize_fewer
 @pytest.mark.parametrize("transpose", [False, True])
-def test_second_derivatives_equal_those_of_the_definition(kernel_size, stride, channels, transpose):
-    images, kernel, maps = arrays(kernel_size, stride, channels)
-    ours, definition = (convolutions.conv_transpose, plain_transpose) if transpose else (convolutions.conv, plain)
-    x = maps if transpose else images
+def test_first_and_second_derivatives_equal_those_of_the_definition(kernel_size, stride, channels, transpose):
+    *first, of_input, of_kernel = derivatives(transpose, (kernel_size, stride, channels), order=2)
+    assert len(first) == 2
+    for ours, theirs in first:
+        np.testing.assert_allclose(ours, theirs, atol=1e-11, rtol=1e-11)
+    for ours, theirs in (of_input, of_kernel):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
 
-    def penalty(function):
-        def squared_norm_of_gradients(x, kernel):
-            slopes = jax.grad(lambda x, k: jnp.sum(jnp.sin(function(x, k, stride))), (0, 1))(x, kernel)
-            return sum(jnp.sum(jnp.square(slope)) for slope in slopes)
 
-        return squared_norm_of_gradients
-
-    for ours_, theirs in zip(
-        jax.jit(jax.grad(penalty(ours), (0, 1)))(x, kernel),
-        jax.jit(jax.grad(penalty(definition), (0, 1)))(x, kernel),
-        strict=True,
-    ):
-        np.testing.assert_allclose(ours_, theirs, rtol=1e-9, atol=1e-9)
+@parametrize_slow
+@pytest.mark.parametrize("transpose", [False, True])
+def test_gradients_equal_those_of_the_definition(kernel_size, stride, channels, transpose):
+    for ours, theirs in derivatives(transpose, (kernel_size, stride, channels), order=1):
+        np.testing.assert_allclose(ours, theirs, atol=1e-11, rtol=1e-11)
 
 
 def test_padding_is_that_of_the_papers_code():
@@ -135,11 +143,11 @@ COMPARED = {
 @pytest.mark.parametrize("kernel_size", [3, 4, 5, 6])
 def test_float32_is_as_exact_as_xlas_own(kernel_size, channels, name):
     images, kernel, maps = arrays(kernel_size, 2, channels, side=(8, 10), dtype=jnp.float32)
-    plain, ours = COMPARED[name]
+    plain, ours = (jax.jit(f, static_argnums=(2, 3)[: 1 + (name == "kernel_gradient")]) for f in COMPARED[name])
     arguments = {"conv": (images, kernel, 2), "conv_transpose": (maps, kernel, 2)}
     arguments = arguments.get(name, (images, maps, 2, kernel_size))
     expected = plain(*arguments)
-    assert jnp.abs(ours(*arguments) - expected).max() <= 1e-5 * jnp.abs(expected).max()
+    assert np.abs(ours(*arguments) - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def test_winograd_is_what_a_cpu_runs():
@@ -153,8 +161,8 @@ def test_winograd_is_what_a_cpu_runs():
 def test_half_precision_is_summed_in_single():
     images, kernel, maps = arrays(5, 2, (16, 17), side=(4, 4), dtype=jnp.bfloat16)
     for found, exact in (
-        (convolutions.conv(images, kernel, 2), plain(*(x.astype(float) for x in (images, kernel)), 2)),
-        (convolutions.conv_transpose(maps, kernel, 2), plain_transpose(*(x.astype(float) for x in (maps, kernel)), 2)),
+        (conv(images, kernel, 2), plain(*(x.astype(float) for x in (images, kernel)), 2)),
+        (conv_transpose(maps, kernel, 2), plain_transpose(*(x.astype(float) for x in (maps, kernel)), 2)),
     ):
         assert found.dtype == jnp.bfloat16
         # Each value is the exact one, rounded once: to 8 bits, half of the last.
@@ -169,16 +177,22 @@ def test_constant_features_are_those_of_constant_maps(name, kernel_size, stride)
     values = rng.standard_normal((3, 7))
     kernel = rng.standard_normal((kernel_size, kernel_size, *((4, 7) if name == "conv_transpose" else (7, 4))))
 
+    cotangent = rng.standard_normal(
+        (3, *((6 * stride, 12 * stride) if name == "conv_transpose" else (6 // stride, 12 // stride)), 4)
+    )
+
     def of_maps(values, kernel):
         return convolve(jnp.broadcast_to(values[:, None, None], (3, 6, 12, 7)), kernel, stride)
 
     def of_values(values, kernel):
         return convolutions.conv_of_constant_maps(convolve, values, kernel, stride, size=(6, 12))
 
-    (expected, pull_back), (found, pull_ours_back) = (jax.vjp(f, values, kernel) for f in (of_maps, of_values))
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
-    cotangent = rng.standard_normal(expected.shape)
-    for ours, theirs in zip(pull_ours_back(cotangent), pull_back(cotangent), strict=True):
+    def value_and_gradients(function):
+        value, pull_back = jax.vjp(function, values, kernel)
+        return value, *pull_back(cotangent)
+
+    both = jax.jit(lambda: (value_and_gradients(of_values), value_and_gradients(of_maps)))
+    for ours, theirs in zip(*both(), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
@@ -196,8 +210,8 @@ def test_several_networks_at_once_are_what_each_is_alone(kernel_size, stride, ch
         there = convolutions.conv(images, kernel, stride)
         return jnp.sum((convolutions.conv_transpose(there * maps, kernel, stride) + images) ** 2)
 
-    gradients = jax.grad(there_and_back, argnums=(0, 1, 2))
-    together = jax.vmap(gradients)(images, kernel, maps)
+    gradients = jax.jit(jax.grad(there_and_back, argnums=(0, 1, 2)))
+    together = jax.jit(jax.vmap(gradients))(images, kernel, maps)
     assert "feature_group_count=2" not in str(jax.make_jaxpr(jax.vmap(gradients))(images, kernel, maps))
     alone = [gradients(*network) for network in zip(images, kernel, maps, strict=True)]
     for found, *expected in zip(together, *alone, strict=True):

@@ -1,5 +1,6 @@
 """Every architecture of the paper's table by its numbers, and what batch norm may and may not do."""
 
+import functools
 import importlib.util
 
 import flax.linen as nn
@@ -167,8 +168,8 @@ def test_a_conditional_network_without_labels_says_so():
 def test_images_are_in_minus_one_to_one_whatever_the_output(output):
     network = Generator(image_shape=(8, 8, 1), features=(4, 8), strides=(2, 2), output=output)
     z = 1e6 * jax.random.normal(jax.random.key(1), (64, 5))
-    params = jax.tree.map(lambda leaf: 100 * leaf, network.init(jax.random.key(0), z))
-    images = network.apply(params, z)
+    params = jax.tree.map(lambda leaf: 100 * leaf, jax.jit(network.init)(jax.random.key(0), z))
+    images = jax.jit(network.apply)(params, z)
     assert images.min() == pytest.approx(-1)
     assert images.max() == pytest.approx(1)
 
@@ -285,13 +286,14 @@ def test_spectral_norm_divides_by_the_largest_singular_value(shape):
     matrix = weight.reshape(-1, shape[-1])
     largest = np.linalg.svd(matrix, compute_uv=False)[0]
     with jax.enable_x64(True):
-        variables = SpectralNorm(train=True).init(jax.random.key(0), jnp.asarray(weight))
+        variables = jax.jit(SpectralNorm(train=True).init)(jax.random.key(0), jnp.asarray(weight))
         u, v = variables["spectral"]["left"], variables["spectral"]["right"]
         np.testing.assert_allclose([np.linalg.norm(u), np.linalg.norm(v)], 1, rtol=1e-6)
-        untrained = SpectralNorm().init(jax.random.key(0), jnp.asarray(weight))
+        untrained = jax.jit(SpectralNorm().init)(jax.random.key(0), jnp.asarray(weight))
         np.testing.assert_array_equal(untrained["spectral"]["left"], u, err_msg="creating a network must not train it")
         # In training: one power iteration, which is kept; the gradient takes the vectors for constants.
-        found, updated = SpectralNorm(train=True).apply(variables, weight, mutable=["spectral"])
+        apply = jax.jit(functools.partial(SpectralNorm(train=True).apply, mutable=["spectral"]))
+        found, updated = apply(variables, weight)
         u = matrix @ v / np.linalg.norm(matrix @ v)
         v = matrix.T @ u / np.linalg.norm(matrix.T @ u)
         np.testing.assert_allclose(updated["spectral"]["left"], u, rtol=1e-6, atol=1e-9)
@@ -301,12 +303,12 @@ def test_spectral_norm_divides_by_the_largest_singular_value(shape):
         cotangent = np.random.default_rng(1).normal(size=shape)
 
         def objective(weight):
-            return jnp.sum(cotangent * SpectralNorm(train=True).apply(variables, weight, mutable=["spectral"])[0])
+            return jnp.sum(cotangent * apply(variables, weight)[0])
 
         expected = cotangent / sigma - np.sum(cotangent * weight) / sigma**2 * np.outer(u, v).reshape(shape)
-        np.testing.assert_allclose(jax.grad(objective)(jnp.asarray(weight)), expected, rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(jax.jit(jax.grad(objective))(jnp.asarray(weight)), expected, rtol=1e-6, atol=1e-9)
         # After training: as many as it takes, of which nothing is kept.
-        found, kept = SpectralNorm().apply(variables, weight, mutable=["spectral"])
+        found, kept = jax.jit(functools.partial(SpectralNorm().apply, mutable=["spectral"]))(variables, weight)
         np.testing.assert_allclose(found, weight / largest, rtol=1e-3)
         jax.tree.map(np.testing.assert_array_equal, kept["spectral"], variables["spectral"])
 
@@ -400,11 +402,12 @@ def test_a_bias_in_the_first_layer_lets_the_discriminator_see_contrast(tiny, fie
         config = tiny(norm_epsilon=1e-30, dtype="float64", first_bias=first_bias, **fields)
         _, discriminator = models.from_config(config)
         images = jax.random.uniform(jax.random.key(1), (4, *config.image_size, config.channels), minval=-1)
-        variables = discriminator.init(jax.random.key(0), images)
+        variables = jax.jit(discriminator.init)(jax.random.key(0), images)
         rng = np.random.default_rng(0)
         params = jax.tree.map(lambda leaf: leaf + 0.1 * rng.standard_normal(leaf.shape), variables["params"])
         variables = variables | {"params": params}
-        return discriminator.apply(variables, contrast * images, train=True, mutable=["batch_stats"])[0]
+        apply = jax.jit(functools.partial(discriminator.apply, train=True, mutable=["batch_stats"]))
+        return apply(variables, contrast * images)[0]
 
     with jax.enable_x64(True):
         np.testing.assert_allclose(logits(False, 0.5), logits(False, 1.0), rtol=1e-9)
@@ -424,7 +427,7 @@ def test_signals_neither_fade_nor_grow_without_normalisation(tiny, kernel_size):
     generator, discriminator = models.from_config(config)
     inputs = jax.random.normal(jax.random.key(1), (64, 64)), jax.random.normal(jax.random.key(2), (64, 32, 32, 1))
     for network, given in zip((generator, discriminator), inputs, strict=True):
-        variables = network.init(jax.random.key(0), given)
-        _, sown = network.apply(variables, given, mutable=["intermediates"])
-        sizes = [jnp.sqrt(jnp.mean(map_[0] ** 2)) for map_ in sown["intermediates"].values()]
+        variables = jax.jit(network.init)(jax.random.key(0), given)
+        _, sown = jax.jit(functools.partial(network.apply, mutable=["intermediates"]))(variables, given)
+        sizes = [np.sqrt(np.mean(np.square(map_[0]))) for map_ in sown["intermediates"].values()]
         assert 0.6 < min(sizes) <= max(sizes) < 1.5, sizes  # with the paper's weights below 0.01 in the last map

@@ -5,7 +5,7 @@ import runpy
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, SMALL, call, launch
+from conftest import ROOT, SMALL, call
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
@@ -234,7 +234,7 @@ def conditional_run(folders):
 def test_the_probe_by_its_launcher(straight_run, folders):
     before = len(report.read(straight_run / report.NAME))
     arguments = ("--labels_per_class=all,5", "--draws=2", "--features=discriminator,random,pixels")
-    done = launch("probe", f"--workdir={straight_run}", f"--data={folders / 'train'}", *arguments)
+    done = call("probe", f"--workdir={straight_run}", f"--data={folders / 'train'}", *arguments)
     assert done.returncode == 0, done.stderr
     assert [line.split(",")[0] for line in done.stdout.splitlines()] == 2 * ["discriminator"] + 2 * ["random"] + 2 * [
         "pixels"
@@ -249,7 +249,7 @@ def test_the_probe_by_its_launcher(straight_run, folders):
 
 
 def test_the_supervised_baseline_by_its_launcher(straight_run, folders):
-    done = launch(
+    done = call(
         "supervised",
         *(f"--workdir={straight_run}", f"--data={folders / 'train'}", "--trials=2", "--images_seen=640"),
         "--labels_per_class=10",
@@ -265,7 +265,7 @@ def test_the_supervised_baseline_by_its_launcher(straight_run, folders):
 
 
 def test_the_nearest_neighbour_by_its_launcher(conditional_run):
-    done = launch("nearest_neighbour", f"--workdir={conditional_run}", "--samples=100,30", "--real")
+    done = call("nearest_neighbour", f"--workdir={conditional_run}", "--samples=100,30", "--real")
     assert done.returncode == 0, done.stderr
     assert [line.split(", error")[0] for line in done.stdout.splitlines()] == [
         "training images: 30 images, 50 held out",

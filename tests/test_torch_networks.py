@@ -12,7 +12,7 @@ import sys
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, call, launch
+from conftest import ROOT, call
 
 from dcgan_jax import inference, models
 from dcgan_jax.interop import torch_export, torch_file, torch_layers, torch_networks, torch_writer
@@ -47,7 +47,7 @@ def files(golden, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def workdir(files):
-    done = launch(
+    done = call(
         "import_weights",
         "--format=torch",
         *(f"--file={files / name}.pth" for name in NETS),
@@ -86,7 +86,7 @@ def test_their_training_images_are_not_known(workdir):
 
 
 def test_there_and_back_is_the_same(golden, workdir, tmp_path):
-    done = launch("export_weights", "--format=torch", f"--workdir={workdir}", f"--out={tmp_path / 'out'}")
+    done = call("export_weights", "--format=torch", f"--workdir={workdir}", f"--out={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
     for name in NETS:
         exported = torch_file.read(tmp_path / "out" / f"{name}.pth")
