@@ -40,7 +40,7 @@ def screen(monkeypatch):
 
 
 def test_the_time_left_is_by_what_came_after_the_first(monkeypatch):
-    clock = iter((0.0, 60.0, 70.0))  # the first one waited for a compilation
+    clock = iter((0.0, 0.0, 60.0, 70.0))  # the first one waited for a compilation
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
     work = Progress("preparing", 100, "images", compiles=True)
     assert str(work) == "preparing: 0/100 images, compiling, once"
