@@ -20,7 +20,7 @@ from PIL import Image
 
 import dcgan_jax
 from dcgan_jax import data, inference, state, steps, train
-from dcgan_jax.run import checkpoint, initial, prepare
+from dcgan_jax.run import checkpoint, initial, monitor, prepare
 from dcgan_jax.run import workdir as workdir_of_run
 from dcgan_jax.runtime.errors import TrainingError, UserError
 from dcgan_jax.runtime.signals import Preempted
@@ -457,3 +457,11 @@ def test_images_that_have_changed_are_noticed(tiny, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="count: 8 there, 7 here"):
         train.train(config, tmp_path / "run")
     assert (tmp_path / "run" / "config.json").read_bytes() == record
+
+
+def test_a_line_comes_every_ten_seconds_where_there_is_no_bar(tmp_path, monkeypatch):
+    monkeypatch.setattr(monitor, "INTERVAL", -1)
+    done = call("train", *SMALL, "--config.num_steps=4", "--config.log_every=9", f"--workdir={tmp_path}/run")
+    told = [line for line in done.stderr.splitlines() if line.startswith("step ")]
+    assert [line.split()[1] for line in told] == ["2/4", "3/4", "4/4", "4/4"]
+    assert all(line.endswith(" left") for line in told)
