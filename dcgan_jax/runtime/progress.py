@@ -1,4 +1,4 @@
-"""Shows how far long work is: a bar on a terminal, elsewhere a line every ten seconds.
+"""Shows how far long work is: a bar on a terminal, elsewhere a line at least every ten seconds.
 
 Work that is over within two seconds shows nothing, and of several processes the first alone shows any.
 """
@@ -15,7 +15,7 @@ from dcgan_jax.runtime.compile_times import Compilation
 T = TypeVar("T")
 
 QUIET = 2.0  # seconds before anything is shown
-INTERVAL = 10.0  # seconds between lines
+INTERVAL = 8.0  # seconds between lines: with QUIET ten, from the last line of one work to the first of the next
 REDRAW = 0.5  # seconds between drawings of a bar
 WRITING = 1.0  # seconds that a line may take: nobody may read the stream
 

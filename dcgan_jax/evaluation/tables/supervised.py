@@ -65,7 +65,8 @@ def train(
     network = architecture.clone(outputs=classes)
     steps = max(1, images_seen // trial.batch_size)
     init_key, rng = jax.random.key(seed), np.random.default_rng(seed)
-    variables = dict(network.init(init_key, to_unit_range(learned.images[:2]), train=True))
+    with Progress("building the network"):
+        variables = dict(network.init(init_key, to_unit_range(learned.images[:2]), train=True))
     state = variables, optax.scale_by_adam().init(variables["params"])
     for step in progress(range(steps), "training on labels", "steps", compiles=(state, trial.batch_size)):
         chosen = np.sort(rng.integers(0, len(learned.images), trial.batch_size))
