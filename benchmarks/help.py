@@ -3,7 +3,7 @@
     python benchmarks/help.py [--repeats=5] [--json=FILE]
 
 Each number is the median over pairs of processes that run one after the other: python launch/NAME.py --help, and
-python -c pass. The ratio depends little on the machine and on what else it does, the processor time help_cpu_s even less.
+python -c pass. The ratio depends little on the machine and on what else it does, the processor time even less.
 dcgan-jax --help is measured too.
 """
 

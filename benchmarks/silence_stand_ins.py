@@ -19,7 +19,7 @@ from measure import ROOT
 from PIL import Image
 from sklearn.datasets import load_digits
 
-STEPS = 60  # of training, above the 50 of a line of metrics.jsonl
+STEPS = 12  # of training
 TRAINED = 10  # steps of the runs that commands start from
 CLASSES = ["cats", "dogs", *map(str, range(2, 10))]
 SHORT = [f"--config.num_steps={STEPS}", "--config.lr_decay_steps=0", "--config.batch_size=16"]

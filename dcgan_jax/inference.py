@@ -33,6 +33,7 @@ Tree = Any
 # however many were asked for, and only one size is ever compiled. On a CPU it is this one.
 CHUNK = 64
 RECALIBRATION_BATCHES = 16
+TITLE = "statistics for batch norm"
 NETWORKS = ("ema", "discriminator")  # those of a checkpoint that are used
 
 
@@ -55,7 +56,9 @@ def recalibrate(config: ConfigDict, average: "Average") -> "Average":
         z = _draw(config.seed, latent.RECALIBRATE, indices, config.latent_dim, config.prior)
         return z, indices % config.num_classes if config.num_classes else None
 
-    statistics = recompute_statistics(generator, average.variables(), map(batch, range(RECALIBRATION_BATCHES)))
+    with Progress(TITLE, compiles=average.variables()):
+        batches = map(batch, range(RECALIBRATION_BATCHES))
+        statistics = jax.block_until_ready(recompute_statistics(generator, average.variables(), batches))
     return average.replace(stats=average.stats | {"batch_stats": statistics})
 
 
@@ -203,7 +206,7 @@ class TrainedGAN:
         features it computes.
         """
         fitted = copy.copy(self)
-        with Progress("statistics for batch norm", compiles=self.discriminator_variables):
+        with Progress(TITLE, compiles=self.discriminator_variables):
             stats = statistics_of_images(self.discriminator, self.discriminator_variables, images)
         fitted._discriminator_variables = self.discriminator_variables | {"batch_stats": stats}
         return fitted
@@ -234,10 +237,9 @@ class TrainedGAN:
         if not len(inputs):
             one = np.zeros((1, *np.shape(inputs)[1:]), inputs.dtype)
             return self._in_chunks(title, run, one, None if labels is None else np.zeros(1, np.int32))[:0]
-        arrays = (inputs,) if labels is None else (inputs, labels)
         shapes = self.chunk, self.generator_variables, self._discriminator_variables
         with Progress(title, len(inputs), "images", compiles=shapes) as shown:
-            return map_chunks(run, self.chunk, *arrays, done=shown.update)
+            return map_chunks(run, self.chunk, inputs, *([] if labels is None else [labels]), done=shown.update)
 
     def _check_labels(self, labels: np.ndarray | int | None, count: int) -> np.ndarray | None:
         classes = self.config.num_classes

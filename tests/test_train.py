@@ -85,7 +85,7 @@ def test_a_run_may_start_from_the_networks_of_another(straight_run, tmp_path):
         kernels = [tree[name]["params"]["conv_1"]["kernel"] for tree in (found, expected)]
         np.testing.assert_allclose(*kernels, atol=2e-3)
     shutil.rmtree(donor)  # it is needed at the start alone
-    assert call("train", *arguments, "--config.num_steps=2").stderr.startswith(f"resuming {tmp_path}/run from step 1")
+    assert f"resuming {tmp_path}/run from step 1\n" in call("train", *arguments, "--config.num_steps=2").stderr
     other = call("train", *SMALL, f"--workdir={tmp_path}/run", "--config.num_steps=3")
     assert (other.returncode, "another configuration (init: " in other.stderr) == (2, True)
 
