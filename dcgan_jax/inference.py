@@ -23,6 +23,7 @@ from dcgan_jax.ops.pixels import to_bytes, to_unit_range
 from dcgan_jax.run import places
 from dcgan_jax.runtime import compile_cache
 from dcgan_jax.runtime.errors import UserError
+from dcgan_jax.runtime.progress import Progress
 
 if TYPE_CHECKING:  # loading a network should not wait for the import of optax
     from dcgan_jax.state import Average
@@ -32,6 +33,7 @@ Tree = Any
 # however many were asked for, and only one size is ever compiled. On a CPU it is this one.
 CHUNK = 64
 RECALIBRATION_BATCHES = 16
+TITLE = "statistics for batch norm"
 NETWORKS = ("ema", "discriminator")  # those of a checkpoint that are used
 
 
@@ -54,7 +56,9 @@ def recalibrate(config: ConfigDict, average: "Average") -> "Average":
         z = _draw(config.seed, latent.RECALIBRATE, indices, config.latent_dim, config.prior)
         return z, indices % config.num_classes if config.num_classes else None
 
-    statistics = recompute_statistics(generator, average.variables(), map(batch, range(RECALIBRATION_BATCHES)))
+    with Progress(TITLE, compiles=average.variables()):
+        batches = map(batch, range(RECALIBRATION_BATCHES))
+        statistics = jax.block_until_ready(recompute_statistics(generator, average.variables(), batches))
     return average.replace(stats=average.stats | {"batch_stats": statistics})
 
 
@@ -164,7 +168,7 @@ class TrainedGAN:
 
     def discriminate(self, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """images [n, H, W, C], uint8 or float in [-1, 1] -> logits float32 [n], positive for real."""
-        return self._judge(_discriminate, images, labels)
+        return self._judge("discriminating", _discriminate, images, labels)
 
     def features(self, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
         """The probe's features, float32 [n, F], of images [n, H, W, C], uint8 or float in [-1, 1].
@@ -174,23 +178,20 @@ class TrainedGAN:
         """
         if not self.discriminator.features:
             raise UserError("features: this network has no convolutions, whose activations they would be")
-        return self._judge(_features, images, labels)
+        return self._judge("features", _features, images, labels)
 
     def maps(self, images: Array, labels: Array | None = None) -> list[Array]:
         """The activations of the discriminator's convolutions, as `maps_of` gives them."""
         return maps_of(self.discriminator, self.discriminator_variables, images, labels)
 
     def generator_maps(self, z: np.ndarray, layer: int, labels: np.ndarray | None = None) -> np.ndarray:
-        """The input of the generator's convolution `layer`: z [n, latent_dim] -> maps [n, height, width, features].
+        """The input of the generator's convolution `layer`, 0 for the projected z: [n, height, width, features]."""
 
-        0 is the projected z.
-        """
-
-        def run(chunk: np.ndarray, chunk_labels: np.ndarray | None) -> Array:
+        def run(chunk: np.ndarray, chunk_labels: np.ndarray | None = None) -> Array:
             _, sown = _generate_maps(self.generator, self.generator_variables, chunk, chunk_labels)
             return sown["intermediates"][f"map_{layer}"][0].astype(np.float32)
 
-        return self._in_chunks(run, np.asarray(z, np.float32), self._check_labels(labels, len(z)))
+        return self._in_chunks("features", run, np.asarray(z, np.float32), self._check_labels(labels, len(z)))
 
     def with_generator(self, variables: Tree) -> "TrainedGAN":
         """This GAN with other variables, 'params' and 'batch_stats', in its generator."""
@@ -205,17 +206,18 @@ class TrainedGAN:
         features it computes.
         """
         fitted = copy.copy(self)
-        stats = statistics_of_images(self.discriminator, self.discriminator_variables, images)
+        with Progress(TITLE, compiles=self.discriminator_variables):
+            stats = statistics_of_images(self.discriminator, self.discriminator_variables, images)
         fitted._discriminator_variables = self.discriminator_variables | {"batch_stats": stats}
         return fitted
 
     def _images(self, to_z: Callable, inputs: np.ndarray, labels: Any, convert: Callable) -> np.ndarray:
-        def run(chunk: np.ndarray, chunk_labels: np.ndarray | None) -> Array:
+        def run(chunk: np.ndarray, chunk_labels: np.ndarray | None = None) -> Array:
             return convert(_generate(self.generator, self.generator_variables, to_z(chunk), chunk_labels))
 
-        return self._in_chunks(run, inputs, self._check_labels(labels, len(inputs)))
+        return self._in_chunks("generating", run, inputs, self._check_labels(labels, len(inputs)))
 
-    def _judge(self, network: Callable, images: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    def _judge(self, title: str, network: Callable, images: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
         shape = (*self.config.image_size, self.config.channels)
         images = np.asarray(images)
         if images.ndim != 4 or images.shape[1:] != shape:
@@ -225,19 +227,19 @@ class TrainedGAN:
         if not np.issubdtype(images.dtype, np.floating):
             raise UserError(f"images: found {images.dtype}, expected uint8, or floats in [-1, 1]")
 
-        def run(chunk: np.ndarray, chunk_labels: np.ndarray | None) -> Array:
+        def run(chunk: np.ndarray, chunk_labels: np.ndarray | None = None) -> Array:
             return network(self.discriminator, self.discriminator_variables, chunk, chunk_labels).astype(np.float32)
 
-        return self._in_chunks(run, images.astype(np.float32), self._check_labels(labels, len(images)))
+        return self._in_chunks(title, run, images.astype(np.float32), self._check_labels(labels, len(images)))
 
-    def _in_chunks(self, run: Callable, inputs: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    def _in_chunks(self, title: str, run: Callable, inputs: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
         """`run` on chunks of inputs [n, ...] and labels [n]; for n = 0 the result has the right shape too."""
         if not len(inputs):
             one = np.zeros((1, *np.shape(inputs)[1:]), inputs.dtype)
-            return self._in_chunks(run, one, None if labels is None else np.zeros(1, np.int32))[:0]
-        if labels is None:
-            return map_chunks(lambda chunk: run(chunk, None), self.chunk, inputs)
-        return map_chunks(run, self.chunk, inputs, labels)
+            return self._in_chunks(title, run, one, None if labels is None else np.zeros(1, np.int32))[:0]
+        shapes = self.chunk, self.generator_variables, self._discriminator_variables
+        with Progress(title, len(inputs), "images", compiles=shapes) as shown:
+            return map_chunks(run, self.chunk, inputs, *([] if labels is None else [labels]), done=shown.update)
 
     def _check_labels(self, labels: np.ndarray | int | None, count: int) -> np.ndarray | None:
         classes = self.config.num_classes
@@ -269,7 +271,8 @@ def load(workdir: str | Path, step: int | str | None = None) -> TrainedGAN:
     was measured.
     """
     compile_cache.enable()
-    return from_tree(*places.read(workdir, step), workdir)
+    with Progress(f"loading {workdir}"):
+        return from_tree(*places.read(workdir, step), workdir)
 
 
 def from_tree(tree: Tree, meta: dict[str, Any], workdir: str | Path) -> TrainedGAN:

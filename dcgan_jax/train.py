@@ -58,7 +58,6 @@ def train(
         if state is not None and start >= config.num_steps:
             log.info("nothing to do: %s is at step %d of %d", workdir, start, config.num_steps)
             return state
-        log.info("resuming %s from step %d" if start else "starting %s at step %d", workdir, start)
         started_from = run_on_all(lambda: initial.networks(config) if first and state is None else {})
         rollbacks = int(broadcast(np.int32(claimed.rollbacks)))
         programs = _programs(config, start, rollbacks)  # compiled while images are prepared
@@ -72,6 +71,7 @@ def train(
             with fail_on_all():
                 if first and not claimed.lock:
                     held.push(take_new(workdir, wait))
+            log.info("resuming %s from step %d" if start else "starting %s at step %d", workdir, start)
             return _with_rollbacks(run, state, requests, rollbacks, programs)
 
 

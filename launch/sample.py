@@ -39,8 +39,6 @@ Z = flags.DEFINE_string(
     "z", None, "an .npz with z, float [N, Z], and for a conditional network labels, int [N]: the images to make"
 )
 
-BLOCK = 1024  # images made at a time
-
 
 def main() -> None:
     from dcgan_jax.runtime import malloc
@@ -83,7 +81,7 @@ def main() -> None:
         z, labels = points
         images = to_uint8(gan.generate(z, labels))
     else:
-        images = _sample(gan, labels)
+        images = gan.sample(num, SEED.value, labels)
     out.parent.mkdir(parents=True, exist_ok=True)
     if FORMAT.value == "grid":
         titles = [] if labels is None else [gan.classes[i] if gan.classes else str(i) for i in labels]
@@ -94,18 +92,6 @@ def main() -> None:
     else:
         _write_files(images, out)
     print(out)
-
-
-def _sample(gan: "TrainedGAN", labels: np.ndarray | None) -> np.ndarray:
-    from dcgan_jax.runtime.progress import Progress
-
-    parts = []
-    with Progress("sampling", NUM.value, "images", compiles=True) as shown:
-        for start in range(0, NUM.value, BLOCK):
-            indices = np.arange(start, min(start + BLOCK, NUM.value))
-            parts.append(gan.sample_at(indices, SEED.value, None if labels is None else labels[indices]))
-            shown.update(len(indices))
-    return np.concatenate(parts)
 
 
 def _grid(images: np.ndarray, titles: list[str]) -> Image.Image:

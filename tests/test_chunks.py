@@ -50,8 +50,10 @@ def test_rows_belong_to_their_entries():
         sizes.add(len(chunk))
         return jnp.asarray(2 * chunk)
 
-    np.testing.assert_array_equal(chunks.map_chunks(double, 4, values), 2 * values)
+    done = []
+    np.testing.assert_array_equal(chunks.map_chunks(double, 4, values, done=done.append), 2 * values)
     assert sizes == {4}
+    assert done == [4, 4, 4, 4, 4, 3]
 
 
 def test_features_come_in_the_devices_chunks_and_in_order(on_gpu):

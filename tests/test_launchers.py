@@ -210,7 +210,7 @@ def test_calls_leave_nothing_behind(tmp_path):
     workdir = tmp_path / "run"
     done = call("train", *SMALL, "--config.num_steps=2", f"--workdir={workdir}", SOME_VARIABLE="1")
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith(f"starting {workdir} at step 0")
+    assert f"starting {workdir} at step 0\n" in done.stderr
     assert (state(), sys.path, sys.argv) == (before, path, arguments)
     again = call("train", *SMALL, "--config.num_steps=2", f"--workdir={workdir}")
     assert again.stderr == f"nothing to do: {workdir} is at step 2 of 2\n"

@@ -15,6 +15,7 @@ LEVELS = [
         "runtime.versions",
         "runtime.signals",
         "runtime.compile_cache",
+        "runtime.compile_times",
         "runtime.malloc",
         "runtime.progress",
     },

@@ -20,7 +20,7 @@ from PIL import Image
 
 import dcgan_jax
 from dcgan_jax import data, inference, state, steps, train
-from dcgan_jax.run import checkpoint, initial, prepare
+from dcgan_jax.run import checkpoint, initial, monitor, prepare
 from dcgan_jax.run import workdir as workdir_of_run
 from dcgan_jax.runtime.errors import TrainingError, UserError
 from dcgan_jax.runtime.signals import Preempted
@@ -55,9 +55,9 @@ def test_a_run_leaves_what_the_contract_says(straight_run):
 
 def test_resuming_equals_the_straight_run(straight_run, tmp_path):
     first = call("train", *SMALL, "--config.num_steps=20", f"--workdir={tmp_path}/run")
-    assert first.stderr.startswith("starting ")
+    assert f"starting {tmp_path}/run at step 0\n" in first.stderr
     second = call("train", *SMALL, "--config.num_steps=40", f"--workdir={tmp_path}/run")
-    assert second.stderr.startswith(f"resuming {tmp_path}/run from step 20"), second.stderr
+    assert f"resuming {tmp_path}/run from step 20\n" in second.stderr
     assert_states_equal(straight_run, tmp_path / "run")
     rates = {"images_per_sec", "data_wait", "overhead"}
     for one, other in zip(lines(straight_run), lines(tmp_path / "run"), strict=True):
@@ -85,7 +85,7 @@ def test_a_run_may_start_from_the_networks_of_another(straight_run, tmp_path):
         kernels = [tree[name]["params"]["conv_1"]["kernel"] for tree in (found, expected)]
         np.testing.assert_allclose(*kernels, atol=2e-3)
     shutil.rmtree(donor)  # it is needed at the start alone
-    assert call("train", *arguments, "--config.num_steps=2").stderr.startswith(f"resuming {tmp_path}/run from step 1")
+    assert f"resuming {tmp_path}/run from step 1\n" in call("train", *arguments, "--config.num_steps=2").stderr
     other = call("train", *SMALL, f"--workdir={tmp_path}/run", "--config.num_steps=3")
     assert (other.returncode, "another configuration (init: " in other.stderr) == (2, True)
 
@@ -176,9 +176,8 @@ WRONG = [
 def test_a_mistake_ends_with_2_and_one_line_before_anything_is_written(tmp_path, arguments, told):
     done = call("train", *arguments, f"--workdir={tmp_path}/run")
     assert done.returncode == 2
-    errors = [line for line in done.stderr.splitlines() if not line.startswith("starting ")]
-    assert len(errors) == 1
-    assert told in errors[0]
+    (error,) = done.stderr.splitlines()
+    assert told in error
     assert not (tmp_path / "run").exists()
 
 
@@ -458,3 +457,11 @@ def test_images_that_have_changed_are_noticed(tiny, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="count: 8 there, 7 here"):
         train.train(config, tmp_path / "run")
     assert (tmp_path / "run" / "config.json").read_bytes() == record
+
+
+def test_a_line_comes_every_ten_seconds_where_there_is_no_bar(tmp_path, monkeypatch):
+    monkeypatch.setattr(monitor, "INTERVAL", -1)
+    done = call("train", *SMALL, "--config.num_steps=4", "--config.log_every=9", f"--workdir={tmp_path}/run")
+    told = [line for line in done.stderr.splitlines() if line.startswith("step ")]
+    assert [line.split()[1] for line in told] == ["2/4", "3/4", "4/4", "4/4"]
+    assert all(line.endswith(" left") for line in told)

@@ -28,7 +28,7 @@ from dcgan_jax.data.images import grid
 from dcgan_jax.data.semantic_hash import BITS, SIDE, crops, hash_all, normalize, train_autoencoder, zoom_matrices
 from dcgan_jax.ops.chunks import chunks
 from dcgan_jax.runtime import files
-from dcgan_jax.runtime.progress import progress
+from dcgan_jax.runtime.progress import Progress, progress
 
 log = logging.getLogger("dcgan_jax")
 
@@ -85,8 +85,9 @@ def deduplicate(path: Path, seed: int) -> Path:
 def find_duplicates(images: np.ndarray, seed: int) -> Duplicates:
     """The near-duplicates among images, uint8 [N, H, W, C]. The first image of each connected group stays."""
     network, params = train_autoencoder(images, seed)
-    pairs = candidates(*hash_all(images, network, params), seed)
-    correlations = correlation(images, pairs)
+    with Progress("near-duplicates: comparing images"):  # in parts, of which each may be short
+        pairs = candidates(*hash_all(images, network, params), seed)
+        correlations = correlation(images, pairs)
     duplicate = correlations >= MIN_CORRELATION
     # Images of one colour correlate with nothing, not even with their copies, so equal images are added.
     equal = equal_pairs(images)

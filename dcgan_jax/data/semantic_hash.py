@@ -104,7 +104,7 @@ def train_autoencoder(images: np.ndarray, seed: int) -> tuple[DenoisingAutoencod
     batch_size = min(TRAINING_BATCH, len(images))
     params = network.init(key, crops(images[:1]))
     opt_state = optimizer.init(params)
-    for i in progress(range(TRAINING_STEPS), "near-duplicates: training a network", "steps", compiles=True):
+    for i in progress(range(TRAINING_STEPS), "near-duplicates: training a network", "steps", compiles=params):
         indices = np.sort(rng.integers(0, len(images), batch_size))
         params, opt_state = step(params, opt_state, images[indices], jax.random.fold_in(key, i))
     return network, params

@@ -148,7 +148,7 @@ def fit(
         updates, opt_state = optimizer.update(gradients, opt_state)
         return {"params": optax.apply_updates(variables["params"], updates), **updated}, opt_state
 
-    for step in progress(range(steps), title, "steps", compiles=True):
+    for step in progress(range(steps), title, "steps", compiles=(state, batch(0))):
         state = train_step(state, *batch(step))
     return jax.device_get(state[0])
 

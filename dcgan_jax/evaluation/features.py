@@ -124,7 +124,8 @@ def _stream_share(extractor: Extractor, read: Reader, indices: np.ndarray, title
     own = np.array_split(indices, jax.process_count())[jax.process_index()]
     starts = range(0, max(len(own), 1), BLOCK)
     blocks = (read(own[start : start + BLOCK]) for start in starts)
-    with Progress(f"features of {title}", len(own), "images", compiles=True) as shown:
+    shapes = extractor.name, extractor.variables, extractor.resized
+    with Progress(f"features of {title}", len(own), "images", compiles=shapes) as shown:
         for part in extractor.stream(blocks):
             shown.update(len(part.vectors))
             yield part

@@ -46,7 +46,8 @@ def peaks(gan: TrainedGAN, images: np.ndarray, layer: int, count: int) -> Peaks:
     """The `count` images of uint8 [N, H, W, C] that excite each feature of map `layer` most, one position in each."""
     best: list[np.ndarray] = []  # values, indices of images, flat positions: [F, at most count] each
     total = -(-len(images) // CHUNK)
-    for place, (chunk,) in progress(chunks(CHUNK, images), "activations", "blocks of images", total, compiles=True):
+    parts, shapes = chunks(CHUNK, images), (layer, gan.discriminator_variables)
+    for place, (chunk,) in progress(parts, "activations", "blocks of images", total, compiles=shapes):
         results = jax.device_get(_highest(gan.discriminator, gan.discriminator_variables, layer, jnp.asarray(chunk)))
         values, positions = (array[:, : place.stop - place.start] for array in results)
         candidates = [values, np.broadcast_to(np.arange(place.start, place.stop), values.shape), positions]

@@ -64,7 +64,19 @@ def chunks(size: int, *arrays: np.ndarray) -> Iterator[tuple[slice, tuple[np.nda
         yield place, tuple(fill(np.asarray(array[place]), size) for array in arrays)
 
 
-def map_chunks(function: Callable[..., jax.Array], size: int, *arrays: np.ndarray) -> np.ndarray:
-    """The results of `function` on chunks of exactly `size` entries, as one array; its rows belong to the entries."""
-    results = ((place, function(*chunk)) for place, chunk in chunks(size, *arrays))
-    return np.concatenate([np.asarray(result)[: place.stop - place.start] for place, result in ahead(results)])
+def map_chunks(
+    function: Callable[..., jax.Array],
+    size: int,
+    *arrays: np.ndarray,
+    done: Callable[[int], object] = lambda count: None,
+) -> np.ndarray:
+    """The results of `function` on chunks of exactly `size` entries, as one array; its rows belong to the entries.
+
+    done: is called with the number of entries of each chunk, when its result is there.
+    """
+    parts = []
+    for place, result in ahead((place, function(*chunk)) for place, chunk in chunks(size, *arrays)):
+        count = place.stop - place.start
+        parts.append(np.asarray(result)[:count])
+        done(count)
+    return np.concatenate(parts)

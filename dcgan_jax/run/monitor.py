@@ -22,6 +22,7 @@ from dcgan_jax.data.images import grid
 from dcgan_jax.run import tags
 from dcgan_jax.run.trackers import Tracker
 from dcgan_jax.runtime import files
+from dcgan_jax.runtime.progress import INTERVAL
 
 log = logging.getLogger("dcgan_jax")
 
@@ -109,12 +110,19 @@ class Monitor:
         self._images_per_step = config.batch_size * config.discriminator_steps
         self._num_steps = config.num_steps
         self._quality: dict[str, str] = {}  # as it was last measured
-        # A bar on a terminal; elsewhere a line at each log.
+        # A bar on a terminal; elsewhere a line at each log, and every ten seconds if these are rarer.
         self._bar = tqdm(total=config.num_steps, initial=start_step, unit="step", dynamic_ncols=True, disable=None)
+        self._step, self._told = start_step, time.monotonic()
+        self._first: tuple[int, float] | None = None  # the first step that was done here, and when
 
     def advance(self) -> None:
         """One more step is done."""
         self._bar.update()
+        self._step, now = self._step + 1, time.monotonic()
+        first, began = self._first = self._first or (self._step, now)
+        if self._bar.disable and now - self._told > INTERVAL and self._step > first:
+            left = (now - began) / (self._step - first) * (self._num_steps - self._step)
+            self._tell(f"step {self._step}/{self._num_steps}  {tqdm.format_interval(left)} left")
 
     def write_metrics(self, step: int, values: dict[str, float], lap: Lap) -> None:
         """Writes the metrics of one step, with what `Clock` measured since the last time."""
@@ -133,12 +141,12 @@ class Monitor:
         if self._bar.disable:
             left = (self._num_steps - step) / lap.steps_per_second
             text = "  ".join(f"{name} {value}" for name, value in shown.items())
-            with suppress(OSError):  # a terminal that is gone is no reason to stop
-                print(
-                    f"step {step}/{self._num_steps}  {text}  {tqdm.format_interval(left)} left",
-                    file=sys.stderr,
-                    flush=True,
-                )
+            self._tell(f"step {step}/{self._num_steps}  {text}  {tqdm.format_interval(left)} left")
+
+    def _tell(self, line: str) -> None:
+        self._told = time.monotonic()
+        with suppress(OSError):  # a terminal that is gone is no reason to stop
+            print(line, file=sys.stderr, flush=True)
 
     def lines(self) -> list[dict[str, Any]]:
         """What metrics.jsonl holds so far."""

@@ -14,6 +14,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.extend import backend
 
+from dcgan_jax.runtime.compile_times import Compilation
 from dcgan_jax.runtime.errors import UserError
 
 Tree = Any
@@ -135,8 +136,10 @@ def map_step(step: Callable, *, donate: bool = True) -> Callable:
     return _patient(jax.pmap(step, axis_name=AXIS, donate_argnums=(0,) if donate else ()))
 
 
-def compile_in_thread(step: Callable, *arguments: Tree) -> Future[Callable]:
+def compile_in_thread(title: str, step: Callable, *arguments: Tree) -> Future[Callable]:
     """`map_step` for arguments of these shapes and dtypes; traced now, and compiled in a thread that goes on by itself.
+
+    title: under which the time that it takes is remembered.
 
     Of several processes each compiles when it calls: JAX compiles ahead for those of one process alone.
     """
@@ -148,7 +151,10 @@ def compile_in_thread(step: Callable, *arguments: Tree) -> Future[Callable]:
 
     def compile_it() -> None:
         try:
-            ready.set_result(_patient(lowered.compile()))
+            compilation = Compilation(title, arguments)
+            compiled = lowered.compile()
+            compilation.end()
+            ready.set_result(_patient(compiled))
         except BaseException as error:
             ready.set_exception(error)
 

@@ -6,8 +6,10 @@ On a CPU it makes one, since convolutions inside a loop are many times slower th
 
 import functools
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -20,6 +22,7 @@ from dcgan_jax.runtime.progress import Progress
 Tree = Any
 Step = Callable[..., tuple[Tree, Tree]]
 
+TITLE = "compiling the training step, kept for the next start"
 MAX_STEPS_PER_CALL = 16  # unless someone asks for more: a request to stop is seen after two calls at most
 
 
@@ -110,15 +113,20 @@ class Programs:
     def __init__(self, step: Step, state: Tree, batch: Tree, sizes: Sequence[int]):
         vote = jax.ShapeDtypeStruct((jax.local_device_count(),), np.int32)
         self._compiling: dict[int, Future[Callable]] = {}
+        self._arguments, self._began = {}, time.monotonic()
         for size in sizes:
             mapped = step if size == 1 else several(step)
             inputs = batch if size == 1 else jax.tree.map(lambda x, size=size: _with_axis(x, size), batch)
-            self._compiling[size] = devices.compile_in_thread(devices.voting(mapped), state, vote, inputs)
+            self._arguments[size] = state, vote, inputs
+            self._compiling[size] = devices.compile_in_thread(TITLE, devices.voting(mapped), state, vote, inputs)
 
     def __getitem__(self, size: int) -> Callable:
         """The program of calls of so many steps, when it is compiled."""
-        with Progress("compiling the training step, kept for the next start"):
-            return self._compiling[size].result()
+        return self._compiling[size].result()
+
+    def waiting(self, size: int) -> Progress:
+        """Shows the wait for the compiler, which has been at work since these programs were made."""
+        return Progress(TITLE, compiles=self._arguments[size], since=self._began)
 
 
 def _with_axis(x: jax.ShapeDtypeStruct, size: int) -> jax.ShapeDtypeStruct:
@@ -177,6 +185,7 @@ class Dispatcher:
 
     def __call__(self, state: Tree, call: Call, stop: bool) -> tuple[Tree, Tree, jax.Array]:
         """The new state, the metrics (an entry for each of several steps), and whether any process asks to stop."""
-        program = self._programs[len(call.steps)]
-        self._called.add(len(call.steps))
-        return program(state, self._votes[stop], self._to_batch(call.inputs))
+        size, inputs = len(call.steps), self._to_batch(call.inputs)
+        with self._programs.waiting(size) if self.compiles(call) else nullcontext():
+            self._called.add(size)
+            return self._programs[size](state, self._votes[stop], inputs)

@@ -1,4 +1,4 @@
-"""Shows how far long work is: a bar on a terminal, elsewhere a line every ten seconds.
+"""Shows how far long work is: a bar on a terminal, elsewhere a line at least every ten seconds.
 
 Work that is over within two seconds shows nothing, and of several processes the first alone shows any.
 """
@@ -10,10 +10,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from dcgan_jax.runtime.compile_times import Compilation
+
 T = TypeVar("T")
 
 QUIET = 2.0  # seconds before anything is shown
-INTERVAL = 10.0  # seconds between lines
+INTERVAL = 8.0  # seconds between lines: with QUIET ten, from the last line of one work to the first of the next
 REDRAW = 0.5  # seconds between drawings of a bar
 WRITING = 1.0  # seconds that a line may take: nobody may read the stream
 
@@ -23,23 +25,42 @@ _running: "list[Progress]" = []  # the innermost last
 class Progress:
     """A block of work that is shown while it lasts; `update` tells how much of it is done.
 
-    total: of the units, such as 'images'; None if nobody knows. done: of them before the block. compiles: whether the
-    first ones wait for a compilation, which is then said. shown: whether anybody has seen it yet.
+    total: of the units, such as 'images'; None if nobody knows. done: of them before the block. compiles: what shapes
+    the program that the first ones, or the whole block, wait for, such as its arguments: that it is compiled is then
+    said, with the time it took the last time (`compile_times`). since: when it began, by `time.monotonic`, if that was
+    earlier. shown: whether anybody has seen it yet.
     """
 
-    def __init__(self, title: str, total: int | None = None, unit: str = "", *, done: int = 0, compiles: bool = False):
+    def __init__(
+        self,
+        title: str,
+        total: int | None = None,
+        unit: str = "",
+        *,
+        done: int = 0,
+        compiles: Any = None,
+        since: float | None = None,
+    ):
         self._title, self._total, self._unit = title, total, unit
-        self._start, self._done, self._compiles = done, done, compiles
-        self._began = self._moved = time.monotonic()
+        self._start, self._done = done, done
+        self._counted: int | None = None  # done after the first update
+        self._began = self._moved = time.monotonic() if since is None else since
+        self._compilation = None if compiles is None else Compilation(title, compiles)
         self._over = threading.Event()
         self._bar: Any = None
         self.shown = False
 
     def update(self, count: int = 1) -> None:
         """`count` more are done."""
-        if self._done == self._start:  # the time of the first ones says nothing about the others
+        if self._counted is None:  # the time of the first ones says nothing about the others
             self._moved, self._counted = time.monotonic(), self._done + count
+            self._compiled()
         self._done += count
+
+    @property
+    def tells_left(self) -> bool:
+        """Whether it can say how long the rest takes."""
+        return bool(self._total) and self._counted is not None and self._done > self._counted
 
     def __enter__(self) -> "Progress":
         self._thread = threading.Thread(target=self._show, daemon=True)
@@ -48,20 +69,28 @@ class Progress:
             self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self._over.set()
         _running.remove(self)
+        if self._counted is None and error == (None, None, None):
+            self._compiled()
         if self._thread.is_alive():
             self._thread.join(WRITING)  # or its last line might come after what is printed next
 
+    def _compiled(self) -> None:
+        if self._compilation:
+            self._compilation.end()
+
     def __str__(self) -> str:
         """'preparing: 120/1000 images  00:20 left'."""
+        last = self._compilation.last() if self._compilation and self._counted is None else None
+        before = f", {_interval(last)} last time" if last else ""
         if not self._total:
-            return f"{self._title}  {_interval(time.monotonic() - self._began)} so far"
+            return f"{self._title}  {_interval(time.monotonic() - self._began)} so far{before}"
         text = f"{self._title}: {self._done}/{self._total} {self._unit}"
-        if self._done == self._start:
-            return f"{text}, compiling, once" if self._compiles else text
-        if self._done == self._counted:
+        if self._counted is None:
+            return f"{text}, compiling{before or ', once'}" if self._compilation else text
+        if not self.tells_left:
             return text
         seconds = (time.monotonic() - self._moved) / (self._done - self._counted)
         return f"{text}  {_interval(seconds * (self._total - self._done))} left"
@@ -71,12 +100,21 @@ class Progress:
         wait = QUIET
         while not self._over.wait(wait):
             with suppress(OSError, ValueError):  # a stream that is gone is no reason to stop
-                within = _running[_running.index(self) + 1 :]
-                if not any(work.shown for work in within):  # which tells more
-                    wait = self._draw() if sys.stderr.isatty() else self._print()
-                    self.shown = True
+                if not self._tells_most():
+                    wait = QUIET
+                    continue
+                wait = self._draw() if sys.stderr.isatty() else self._print()
+                self.shown = True
         if self._bar is not None:
             self._bar.close()
+
+    def _tells_most(self) -> bool:
+        """Of works within one another the innermost is shown, unless one around it can say how long is left."""
+        place = _running.index(self)
+        around, within = _running[:place], _running[place + 1 :]
+        if any(work.tells_left for work in around):
+            return False
+        return self.tells_left or not any(work.shown for work in within)
 
     def _print(self) -> float:
         print(self, file=sys.stderr, flush=True)
@@ -94,7 +132,7 @@ class Progress:
 
 
 def progress(
-    work: Iterable[T], title: str, unit: str, total: int | None = None, *, compiles: bool = False
+    work: Iterable[T], title: str, unit: str, total: int | None = None, *, compiles: Any = None
 ) -> Iterator[T]:
     """The items of `work`, with a `Progress` of them. total: their number, if they do not tell it."""
     if total is None and hasattr(work, "__len__"):

@@ -38,7 +38,8 @@ class NearestNeighbour:
         """Compares images, uint8 [N, H, W, C], and their labels, int [N], with all queries."""
         assert images.shape[1:] == self._shape, (images.shape, self._shape)
         total = -(-len(images) // CHUNK)
-        for rows, (chunk,) in progress(chunks(CHUNK, images), "nearest images", "blocks", total, compiles=True):
+        parts, shapes = chunks(CHUNK, images), self._queries
+        for rows, (chunk,) in progress(parts, "nearest images", "blocks", total, compiles=shapes):
             places, high, low = jax.device_get(_nearest(self._queries, jnp.asarray(_blocks(chunk))))
             distances = (high.astype(np.int64) << LOW_BITS) + low
             nearer = distances < self.distance

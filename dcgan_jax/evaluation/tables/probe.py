@@ -142,7 +142,7 @@ class Probe:
         solver = svm.Solver(self.features[places], self.labels[places], self.split.classes)
         held_out = slice(self.split.num_held_out)
         accuracies: list[float] = []
-        for c in progress(GRID, "linear classifiers", "values of C at most", compiles=True):
+        for c in progress(GRID, "linear classifiers", "values of C at most", compiles=self.features.shape):
             classifier = solver.fit(c)
             accuracies.append(classifier.accuracy(self.features[held_out], self.labels[held_out]))
             log.info("C %g: %.2f%% of held-out images (%d passes)", c, 100 * accuracies[-1], classifier.passes)
@@ -159,7 +159,7 @@ def pixel_features(images: np.ndarray) -> np.ndarray:
 def _extract(extract: FeatureFunction, images: np.ndarray, order: np.ndarray) -> np.ndarray:
     """The features of images[order], float16 [N, F]."""
     features = None
-    for start in progress(range(0, len(order), BLOCK), "features", f"blocks of {BLOCK} images", compiles=True):
+    for start in progress(range(0, len(order), BLOCK), "features", f"blocks of {BLOCK} images"):
         block = extract(np.asarray(images[order[start : start + BLOCK]]))
         if features is None:
             features = np.empty((len(order), block.shape[1]), np.float16)

@@ -17,7 +17,7 @@ from dcgan_jax import models
 from dcgan_jax.ops import batch_norm
 from dcgan_jax.ops.chunks import map_chunks
 from dcgan_jax.ops.pixels import to_unit_range
-from dcgan_jax.runtime.progress import progress
+from dcgan_jax.runtime.progress import Progress, progress
 
 Tree = Any
 
@@ -65,9 +65,10 @@ def train(
     network = architecture.clone(outputs=classes)
     steps = max(1, images_seen // trial.batch_size)
     init_key, rng = jax.random.key(seed), np.random.default_rng(seed)
-    variables = dict(network.init(init_key, to_unit_range(learned.images[:2]), train=True))
+    with Progress("building the network"):
+        variables = dict(network.init(init_key, to_unit_range(learned.images[:2]), train=True))
     state = variables, optax.scale_by_adam().init(variables["params"])
-    for step in progress(range(steps), "training on labels", "steps", compiles=True):
+    for step in progress(range(steps), "training on labels", "steps", compiles=(state, trial.batch_size)):
         chosen = np.sort(rng.integers(0, len(learned.images), trial.batch_size))
         rate = trial.learning_rate * (1 + math.cos(math.pi * step / steps)) / 2
         settings = rate, trial.b1, trial.weight_decay
@@ -113,5 +114,7 @@ class SupervisedClassifier:
 
     def accuracy(self, test: LabelledImages) -> float:
         """The share of images that are classified correctly."""
-        classes = map_chunks(lambda images: self._classify(self.variables, images), CHUNK, test.images)
+        with Progress("classifying", len(test.images), "images", compiles=(self.variables, CHUNK)) as shown:
+            classify = functools.partial(self._classify, self.variables)
+            classes = map_chunks(classify, CHUNK, test.images, done=shown.update)
         return float((classes == test.labels).mean())
