@@ -15,7 +15,7 @@ from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).parent))
 import launchers
-import notebooks
+import notebook_pages
 
 ROOT = Path(__file__).resolve().parents[2]
 # Pages by the files that they are made of; those in docs/ are pages already.
@@ -104,7 +104,7 @@ def documents() -> Iterator[Path]:
 
 def _text(file: Path) -> str:
     """A page as Markdown, from the file that it is made of."""
-    return notebooks.markdown(file) if file.suffix == ".ipynb" else file.read_text(encoding="utf-8")
+    return notebook_pages.markdown(file) if file.suffix == ".ipynb" else file.read_text(encoding="utf-8")
 
 
 def linked_files() -> list[str]:
