@@ -66,10 +66,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # before there are workers
         # Bounds the folder, and removes entries that a killed test left half written.
         compile_cache._tidy(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
-    # Where nbmake's notebooks train a run, for a few steps; those of one worker share it.
-    folder = tempfile.TemporaryDirectory(prefix="notebooks_")
-    config.add_cleanup(folder.cleanup)
-    os.environ |= {"NOTEBOOK_FOLDER": folder.name, "NOTEBOOK_STEPS": "4"}
+        # Where notebooks, which nbmake runs, train for a few steps; workers share it.
+        folder = tempfile.TemporaryDirectory(prefix="notebooks_")
+        config.add_cleanup(folder.cleanup)
+        os.environ |= {"NOTEBOOK_FOLDER": folder.name, "NOTEBOOK_STEPS": "4"}
 
 
 @pytest.hookimpl(optionalhook=True)
