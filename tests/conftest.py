@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -68,6 +69,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # before there are workers
         # Bounds the folder, and removes entries that a killed test left half written.
         compile_cache._tidy(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
+        # Where notebooks, which nbmake runs, train for a few steps; workers share it.
+        folder = tempfile.TemporaryDirectory(prefix="notebooks_")
+        config.add_cleanup(folder.cleanup)
+        os.environ |= {"NOTEBOOK_FOLDER": folder.name, "NOTEBOOK_STEPS": "4"}
 
 
 def pytest_collection_finish() -> None:

@@ -15,6 +15,7 @@ from mkdocs.structure.files import File, Files
 
 sys.path.insert(0, str(Path(__file__).parent))
 import launchers
+import notebook_pages
 
 ROOT = Path(__file__).resolve().parents[2]
 # Pages by the files that they are made of; those in docs/ are pages already.
@@ -26,7 +27,10 @@ PAGES = {
     "configs": "configurations.md",
     "dcgan_jax": "built.md",
     "launch": "commands.md",
+    "notebooks/quickstart.ipynb": "notebooks/quickstart.md",
+    "notebooks/paper_tour.ipynb": "notebooks/paper_tour.md",
 }
+DOCUMENTS = (".md", ".ipynb")
 CODE = {
     ".py": "python",
     ".sh": "bash",
@@ -48,7 +52,7 @@ def on_files(files: Files, *, config: Any) -> Files:
     """Adds the pages that are not in docs/."""
     for source, uri in PAGES.items():
         if (ROOT / source).is_file():
-            files.append(File.generated(config, uri, content=(ROOT / source).read_text(encoding="utf-8")))
+            files.append(File.generated(config, uri, content=_text(ROOT / source)))
     files.append(File.generated(config, "configurations.md", content=configurations()))
     files.append(File.generated(config, "commands.md", content=launchers.overview()))
     for file in launchers.files():
@@ -66,7 +70,7 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, files: Files) -> str:
     """Turns links to files of the project into links to pages."""
-    sources = {uri: source for source, uri in PAGES.items() if source.endswith(".md")}
+    sources = {uri: source for source, uri in PAGES.items() if source.endswith(DOCUMENTS)}
     source = sources.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     if not (ROOT / source).is_file():  # made from code: its links are between pages already
         return markdown
@@ -93,16 +97,21 @@ def page_of(path: str) -> str:
 
 
 def documents() -> Iterator[Path]:
-    """The Markdown files of the project that are pages."""
+    """The Markdown files and notebooks of the project that are pages."""
     yield from sorted((ROOT / "docs").glob("**/*.md"))
-    yield from (ROOT / source for source in PAGES if source.endswith(".md"))
+    yield from (ROOT / source for source in PAGES if source.endswith(DOCUMENTS))
+
+
+def _text(file: Path) -> str:
+    """A page as Markdown, from the file that it is made of."""
+    return notebook_pages.markdown(file) if file.suffix == ".ipynb" else file.read_text(encoding="utf-8")
 
 
 def linked_files() -> list[str]:
     """Files of the project, by their paths, that documents link to and that are no pages or pictures of docs/."""
     found = set()
     for document in documents():
-        for _, target, _ in LINK.findall(document.read_text(encoding="utf-8")):
+        for _, target, _ in LINK.findall(_text(document)):
             path = posixpath.normpath(posixpath.join(document.parent.relative_to(ROOT).as_posix(), target))
             if target and ":" not in target and path not in PAGES and not path.startswith("docs/"):
                 found |= {path} if (ROOT / path).is_file() else set()  # a dead link is left for MkDocs to find
