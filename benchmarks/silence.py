@@ -19,6 +19,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def processor_seconds(pid: int) -> float:
 def listen(words: list[str], folder: Path, base: Path, terminal: bool, limit: float) -> Row:
     """Runs a command to its end, or to Ctrl-C after `limit` seconds, and says when it was silent."""
     ours, theirs = pty.openpty() if terminal else os.pipe()
+    if terminal:  # a bar shows nothing where there are no columns
+        termios.tcsetwinsize(theirs, (40, 120))
     began = time.monotonic()
     process = subprocess.Popen(
         words,

@@ -40,6 +40,7 @@ REPLACED = {
     r"data/img_align_celeba\.zip": "FOLDER",  # whose 202,599 names are checked
     r"--config\.data\.path=data/bedroom_train_lmdb": "--config.data.source=folder --config.data.path=FOLDER",
     r"--boxes=FILE": "--boxes=8,8,20,20",
+    r"explore\.py --workdir=\S+": r"\g<0> --port=17860",
     r"--z=FILE": "--workdir=runs/digits --z=z.npz",
     r"--step=3000 --z=\S+": "--z=z.npz",
     r" --step=28000": "",
@@ -83,7 +84,7 @@ def folder_for(command: str, base: Path, place: Path) -> None:
     place.mkdir(parents=True)
     for name in ("configs", "launch"):
         (place / name).symlink_to(ROOT / name)
-    for name in ("FOLDER", "REAL", "THEIR_SAMPLES"):
+    for name in ("FOLDER", "REAL", "THEIR_SAMPLES")[bool(re.search("--out=FOLDER", command)) :]:
         (place / name).symlink_to(base / ("mnist" if "mnist" in command else "images"))
     for name in ("images", "mnist"):  # as the runs were trained on them
         (place / name).symlink_to(base / name)

@@ -118,7 +118,8 @@ class Programs:
             mapped = step if size == 1 else several(step)
             inputs = batch if size == 1 else jax.tree.map(lambda x, size=size: _with_axis(x, size), batch)
             self._arguments[size] = state, vote, inputs
-            self._compiling[size] = devices.compile_in_thread(TITLE, devices.voting(mapped), state, vote, inputs)
+            with Progress("tracing the training step"):
+                self._compiling[size] = devices.compile_in_thread(TITLE, devices.voting(mapped), state, vote, inputs)
 
     def __getitem__(self, size: int) -> Callable:
         """The program of calls of so many steps, when it is compiled."""
