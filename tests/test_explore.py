@@ -283,7 +283,6 @@ def test_without_gradio_one_line_says_so(straight_run, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore")  # of Gradio and its libraries
 def test_a_port_that_is_taken_is_one_line(straight_run):
-    pytest.importorskip("gradio")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -311,7 +310,6 @@ def browser():
 
 @pytest.mark.filterwarnings("ignore")  # of Gradio and its libraries
 def test_clicks_on_the_page(explorer, browser, monkeypatch):
-    pytest.importorskip("gradio")
     import httpx
     from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver.common.action_chains import ActionChains
