@@ -30,7 +30,7 @@ def main() -> None:
     from dcgan_jax.explore import server
     from dcgan_jax.runtime import devices
 
-    if WORKDIR.value is None:
+    if not WORKDIR.value:
         raise UserError("--workdir: missing, expected a run directory, such as runs/digits")
     devices.check()
     server.check(HOST.value, PORT.value)
