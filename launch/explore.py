@@ -10,8 +10,8 @@ checkpoints side by side; each with its z and the command that makes the picture
 
 import ipaddress
 import logging
+import queue
 import signal
-import threading
 
 import cli
 from absl import flags
@@ -30,21 +30,21 @@ def main() -> None:
     from dcgan_jax.explore import server
     from dcgan_jax.runtime import devices
 
-    if WORKDIR.value is None:
+    if not WORKDIR.value:
         raise UserError("--workdir: missing, expected a run directory, such as runs/digits")
     devices.check()
     server.check(HOST.value, PORT.value)
     from dcgan_jax.explore.explorer import Explorer
 
-    ended = threading.Event()
+    asked: queue.SimpleQueue[int] = queue.SimpleQueue()  # not an Event, which two signals at once would lock for ever
     for number in SIGNALS:
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda number, _: asked.put(number))
     explorer = Explorer(WORKDIR.value)
     with server.serving(explorer, HOST.value, PORT.value) as address:
         if not _is_loopback(HOST.value):
             log.warning("--host: %s is reached by others, who need no password", HOST.value)
         print(f"{address} shows {WORKDIR.value}, step {explorer.newest}; Ctrl-C ends it", flush=True)
-        ended.wait()
+        asked.get()
 
 
 def _is_loopback(host: str) -> bool:

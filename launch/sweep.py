@@ -25,7 +25,7 @@ import configuration
 from absl import flags
 
 from dcgan_jax.runtime import command
-from dcgan_jax.runtime.errors import UserError, writable_path
+from dcgan_jax.runtime.errors import UserError, local_path, writable_path
 from dcgan_jax.runtime.signals import STOPPED
 
 if TYPE_CHECKING:
@@ -78,6 +78,8 @@ def _plan() -> list[Planned]:
         raise UserError(f"--set: found {twice[0]}, which --config.{twice[0]} gives too; remove one")
     found = points.random(choices, RANDOM.value, SEED.value) if RANDOM.value else points.grid(choices)
     folder = writable_path(_folder(f"sweeps/{name}"), "--workdir")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--workdir: {str(folder)!r} is a file, expected a folder; pass another --workdir")
     planned = []
     for point in found:
         values = [f"--config.{field}={shown(value)}" for field, value in (given | point).items()]
@@ -105,12 +107,19 @@ def _check_recorded(point: Planned) -> None:
 def _folder(default: str | None = None) -> Path:
     if WORKDIR.value == "" or (WORKDIR.value is None and default is None):
         raise UserError("--workdir: missing, expected a folder of runs, such as sweeps/digits")
-    return Path(WORKDIR.value or default or "").expanduser()
+    return local_path(WORKDIR.value or default or "", "--workdir")
 
 
 def _run_all(planned: list[Planned]) -> int:
     from dcgan_jax.run import comparison
 
+    folder = planned[0].workdir.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--workdir: {str(folder)!r} cannot be made ({error.strerror}); pass another --workdir"
+        ) from error
     failed = []
     for number, point in enumerate(planned, 1):
         done = comparison.last_checkpoint(point.workdir) >= point.config.num_steps

@@ -8,6 +8,8 @@ import shlex
 import shutil
 import socket
 import sys
+import uuid
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from conftest import call, free_port
 from PIL import Image
 
 from dcgan_jax import inference
-from dcgan_jax.explore import drawing, parameters, results, sheet
+from dcgan_jax.explore import drawing, limits, parameters, results, sheet
 from dcgan_jax.explore.drawing import Corner
 from dcgan_jax.explore.explorer import Explorer, View
 from dcgan_jax.interpret import z_file
@@ -283,13 +285,58 @@ def test_without_gradio_one_line_says_so(straight_run, monkeypatch):
 
 @pytest.mark.filterwarnings("ignore")  # of Gradio and its libraries
 def test_a_port_that_is_taken_is_one_line(straight_run):
-    pytest.importorskip("gradio")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         done = call("explore", f"--workdir={straight_run}", f"--port={taken.getsockname()[1]}")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert done.stderr.startswith("error: --port: nothing can listen at 127.0.0.1:")
+    assert done.stderr.startswith("error: --port: found ")
+
+
+@pytest.fixture(scope="module")
+def address(explorer):
+    """Where the explorer's page is served; its temporary files go when it ends."""
+    from dcgan_jax.explore import server
+
+    names = ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY")
+    with pytest.MonkeyPatch.context() as patched, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Gradio and its libraries
+        for name in names:
+            patched.setenv(name, "")
+        with server.serving(explorer, "127.0.0.1", free_port()) as address:
+            temporary = Path(os.environ["GRADIO_TEMP_DIR"])
+            yield address
+            assert any(temporary.iterdir())
+        assert not temporary.exists()
+
+
+@pytest.mark.filterwarnings("ignore")  # of Gradio and its libraries
+def test_scripts_get_reasons_and_no_files(address, explorer):
+    import httpx
+
+    for name, data, told in (
+        (
+            "arithmetic",
+            [{"path": "http://192.0.2.1/a", "meta": {"_type": "gradio.FileData"}}, "1", "2"],
+            "found a file",
+        ),
+        ("arithmetic", [[], "1", "2"], "A: found [], expected text"),
+        ("walk", ["1", "2", "", "line", math.inf], "frames: found inf, expected a whole number from 2 to 64"),
+    ):
+        answer = _asked(address, name, [None, *data])
+        assert not answer["success"]
+        assert answer["output"]["error"].startswith(told)
+    for seed, told in ((-1, "seed: found -1, expected a whole number from 0"), (10**9, None)):
+        answer = _asked(address, "sheet", ["40", seed, None, 4, "", "", ""])
+        assert answer["success"] == (told is None)
+        assert told is None or answer["output"]["error"].startswith(told)
+    for place in (f"{explorer.workdir}/config.json", "/etc/passwd", "../../../etc/passwd", "pyproject.toml"):
+        for route in ("gradio_api/file=", "file="):
+            assert httpx.get(f"{address}{route}{place}").status_code in (403, 404)
+    join = f"{address}gradio_api/queue/join"
+    assert httpx.post(join, content=b"9" * (limits.MAX_BODY + 1)).status_code == 413
+    assert httpx.post(join, content=iter([b"{}"])).status_code == 411
+    assert httpx.post(join, content=b"{").status_code == 422
 
 
 @pytest.fixture
@@ -310,17 +357,10 @@ def browser():
 
 
 @pytest.mark.filterwarnings("ignore")  # of Gradio and its libraries
-def test_clicks_on_the_page(explorer, browser, monkeypatch):
-    pytest.importorskip("gradio")
-    import httpx
+def test_clicks_on_the_page(address, browser):
     from selenium.common.exceptions import StaleElementReferenceException
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.support.ui import WebDriverWait
-
-    from dcgan_jax.explore import server
-
-    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY"):
-        monkeypatch.setenv(name, "")
 
     def find(css, said=""):
         def search(_):
@@ -336,34 +376,22 @@ def test_clicks_on_the_page(explorer, browser, monkeypatch):
     def wait_for(css, value):
         WebDriverWait(browser, 30).until(lambda _: find(css).get_attribute("value") == value)
 
-    with server.serving(explorer, "127.0.0.1", free_port()) as address:
-        temporary = Path(os.environ["GRADIO_TEMP_DIR"])
-        browser.get(address)
-        find("#sheet img")
-        for letter, (row, column) in {"A": (0, 3), "B": (2, 1)}.items():
-            find(f"#tray input[value={letter}]").click()
-            click_sample(row, column)
-            wait_for(f"#tray-{letter} :is(input, textarea)", str(6 * row + column))
-        find("button[role=tab]", "Walk").click()
-        find("#do-walk").click()
-        WebDriverWait(browser, 30).until(lambda _: "--z=walk_line_16_3_13_seed_0" in _value(find, "#command textarea"))
-        find("button[role=tab]", "A - B + C").click()
-        find("#do-arithmetic").click()
-        find(".toast-body", "C: empty")
-        for a, told in (
-            ({"path": "http://192.0.2.1/a", "meta": {"_type": "gradio.FileData"}}, "found a file"),
-            ([], "A:"),
-        ):
-            answer = _asked(address, "arithmetic", [a, "1", "2"])
-            assert not answer["success"]
-            assert answer["output"]["error"].startswith(told)
-        assert httpx.get(f"{address}gradio_api/file={explorer.workdir}/config.json").status_code == 403
-        assert any(temporary.iterdir())
-        asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    browser.get(address)
+    find("#sheet img")
+    for letter, (row, column) in {"A": (0, 3), "B": (2, 1)}.items():
+        find(f"#tray input[value={letter}]").click()
+        click_sample(row, column)
+        wait_for(f"#tray-{letter} :is(input, textarea)", str(6 * row + column))
+    find("button[role=tab]", "Walk").click()
+    find("#do-walk").click()
+    WebDriverWait(browser, 30).until(lambda _: "--z=walk_line_16_3_13_seed_0" in _value(find, "#command textarea"))
+    find("button[role=tab]", "A - B + C").click()
+    find("#do-arithmetic").click()
+    find(".toast-body", "C: empty")
+    asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     urls = [each["params"]["request"]["url"] for each in asked if each["method"] == "Network.requestWillBeSent"]
     assert len(urls) > 10
     assert not [url for url in urls if not url.startswith((address, "data:", "blob:"))]
-    assert not temporary.exists()
 
 
 def _value(find, css):
@@ -375,8 +403,12 @@ def _asked(address, name, data):
     import httpx
 
     functions = {each["api_name"]: each["id"] for each in httpx.get(f"{address}config").json()["dependencies"]}
-    asked = {"data": [None, *data], "fn_index": functions[name], "session_hash": "test"}
-    httpx.post(f"{address}gradio_api/queue/join", json=asked).raise_for_status()
-    with httpx.stream("GET", f"{address}gradio_api/queue/data", params={"session_hash": "test"}, timeout=30) as lines:
+    asked = {"data": data, "fn_index": functions[name], "session_hash": uuid.uuid4().hex}
+    text = json.dumps(asked)  # with numbers that are not finite, too
+    json_type = {"Content-Type": "application/json"}
+    httpx.post(f"{address}gradio_api/queue/join", content=text, headers=json_type).raise_for_status()
+    with httpx.stream(
+        "GET", f"{address}gradio_api/queue/data", params={"session_hash": asked["session_hash"]}, timeout=30
+    ) as lines:
         events = (json.loads(line.removeprefix("data:")) for line in lines.iter_lines() if line)
         return next(event for event in events if event["msg"] == "process_completed")

@@ -104,13 +104,19 @@ WRONG = [
     (("--set=seed=1", "--seed=1"), "--set seed=1"),
     (("--set=seed=1", "--workdir="), "--workdir: missing"),
     (("--table=csv",), "--workdir: missing"),
+    (
+        ("--set=seed=1", "--run", "--workdir=gs://bucket/sweep"),
+        "--workdir: found 'gs://bucket/sweep', expected a local",
+    ),
+    (("--set=seed=1", "--run", f"--workdir={__file__}"), f"--workdir: {__file__!r} is a file, expected a folder"),
+    (("--set=seed=1", "--run", "--workdir=/proc/sweep"), "--workdir: '/proc"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "told"), WRONG, ids=[told for _, told in WRONG])
 def test_a_mistake_is_one_line_before_anything_runs(arguments, told, tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", None)
-    done = call("sweep", *DIGITS, *arguments, *(() if "workdir" in told else (f"--workdir={tmp_path}/new", "--run")))
+    done = call("sweep", *DIGITS, *arguments, *(() if "--workdir" in told else (f"--workdir={tmp_path}/new", "--run")))
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert done.stderr.startswith("error: ")
     assert told in done.stderr

@@ -129,7 +129,7 @@ class Explorer:
         there = self.samples(view).images(z)
         frames, title = np.concatenate([there, there[-2:0:-1]]), f"seed {view.seed}, {way}"
         gif = pictures.animate(frames, title, folder / f"{name}.gif", milliseconds=80)
-        return result._replace(shown=[(gif, "there and back"), *result.shown], files=[gif, *result.files])
+        return result._replace(shown=[(gif, ""), *result.shown], files=[gif, *result.files])
 
     def arithmetic(self, view: View, trays: Trays, folder: Path) -> Result:
         """The means of the trays, and A - B + C of them."""

@@ -1,5 +1,6 @@
 """Serves the page: on one address, without telemetry, with temporary files that go when it ends."""
 
+import errno
 import os
 import socket
 import tempfile
@@ -7,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dcgan_jax.explore import limits
 from dcgan_jax.explore.explorer import Explorer
 from dcgan_jax.explore.results import Results
 from dcgan_jax.runtime.errors import UserError
@@ -36,6 +38,8 @@ def serving(explorer: Explorer, host: str, port: int) -> Iterator[str]:
     check(host, port)
     with tempfile.TemporaryDirectory(prefix="dcgan_jax_explore_", ignore_cleanup_errors=True) as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # Gradio reads it when widgets are made
+        from starlette.middleware import Middleware
+
         from dcgan_jax.explore import page
 
         blocks = page.build(explorer, Results(Path(folder).resolve()))
@@ -55,6 +59,7 @@ def serving(explorer: Explorer, host: str, port: int) -> Iterator[str]:
                 mcp_server=False,
                 pwa=False,
                 footer_links=[],
+                app_kwargs={"middleware": [Middleware(limits.Limited)]},
                 css=page.CSS,
                 theme=page.theme(),
             )
@@ -77,7 +82,12 @@ def _check_address(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except (OSError, UnicodeError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise UserError(
+                f"--port: found {port}, which cannot be used at {host} ({error.strerror}), expected a free port; pass "
+                "another --port"
+            ) from error
         raise UserError(
-            f"--port: nothing can listen at {host}:{port} ({error}), expected a free port of an address of this "
-            "machine; pass another --port or --host"
+            f"--host: found {host!r} ({error}), expected an address of this machine, such as 127.0.0.1; pass another "
+            "--host"
         ) from error
