@@ -151,7 +151,7 @@ def test_outputs_are_pytorchs(architecture):
         expected = np.stack([pytorch(kind, sequences[kind], x.astype(np.float64)) for x in theirs])
         expected = expected.transpose(0, 2, 3, 1) if kind == "G" else expected.reshape(-1)
         assert expected.std() > 0.01  # and not a constant, such as 1
-        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-4)  # sums of some CPUs differ by 4e-5
 
 
 PLAIN = {kind: state_dict(layers(kind)) for kind in "GD"}

@@ -134,7 +134,7 @@ def fit(
 
     state = jax.jit(initial, compiler_options=QUICKLY)(batch(0)[0][:1])
 
-    @functools.partial(jax.jit, donate_argnums=0)
+    @functools.partial(jax.jit, donate_argnums=0, compiler_options=QUICKLY)
     def train_step(state: Tree, images: Array, labels: Array) -> Tree:
         variables, opt_state = state
 

@@ -15,7 +15,7 @@ import functools
 import json
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,27 +46,35 @@ MIN_VARIANCE = 1e-6  # the least that this mean is taken for: equal images have 
 
 
 class Quality:
-    """The quality of samples by the real images of a set; lower is better.
+    """The quality of samples by the real images of a set, at least two; lower is better.
 
-    Learns the features and those of the real images, unless they are in the cache; all processes take part.
-    image_set: at least two images.
+    The first call learns the features, unless they are in the cache: until then training need not wait for them.
     """
 
     def __init__(self, image_set: data.ImageSet, seed: int = 0):
-        self._extractor = _learned_extractor(image_set, seed)
-        reference = Reference(image_set, self._extractor)
-        real = reference.vectors(MAX_REAL)
-        self._whitening = _partial_whitening(moments_of(real))
-        self._real = self._moments(real)
+        self._image_set, self._seed = image_set, seed
 
     def __call__(self, read: Reader) -> float:
         """The quality of the first 2,000 samples; the same on all processes, which all take part."""
-        samples = extract(self._extractor, read, np.arange(NUM_SAMPLES), "quality").vectors
-        value = frechet_distance(self._moments(samples), self._real)
+        real = self._real
+        samples = extract(real.extractor, read, np.arange(NUM_SAMPLES), "quality").vectors
+        value = frechet_distance(moments_of(samples @ real.whitening), real.moments)
         return float(multihost.broadcast(np.array([value]))[0])
 
-    def _moments(self, vectors: np.ndarray) -> Moments:
-        return moments_of(vectors @ self._whitening)
+    @functools.cached_property
+    def _real(self) -> "_Real":
+        extractor = _learned_extractor(self._image_set, self._seed)
+        vectors = Reference(self._image_set, extractor).vectors(MAX_REAL)
+        whitening = _partial_whitening(moments_of(vectors))
+        return _Real(extractor, whitening, moments_of(vectors @ whitening))
+
+
+class _Real(NamedTuple):
+    """What samples are compared with: features, their whitening [F, F], the whitened features of real images."""
+
+    extractor: Extractor
+    whitening: np.ndarray
+    moments: Moments
 
 
 def _learned_extractor(image_set: data.ImageSet, seed: int) -> Extractor:
