@@ -127,6 +127,9 @@ class TrainedGAN:
             [{name: part for name, part in network.items() if name != "opt_state"} for network in used]
         )
 
+    def __repr__(self) -> str:
+        return f"<TrainedGAN: step {self.step}, images of {self.config.image_size}, {self.config.channels} channels>"
+
     @property
     def discriminator_variables(self) -> Tree:
         """The discriminator's 'params' and other collections. Raises UserError if the generator is alone."""

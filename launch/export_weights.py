@@ -5,7 +5,7 @@
 
 The generator is always the moving average, which makes the samples. Formats:
 
-stablehlo    generator.stablehlo, which JAX alone runs, on CPU, GPU and TPU: jax.export.deserialize(...).call(z), or
+stablehlo    generator.stablehlo, for JAX and flatbuffers, on CPU, GPU and TPU: jax.export.deserialize(...).call(z), or
              .call(z, labels) of a conditional run; z float32 [n, Z], labels int32 [n] -> images [n, H, W, C] in [-1, 1]
 onnx         generator.onnx: inputs z and, of a conditional run, labels; output images; as above, always in float32.
              It needs pip install onnx

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tomllib
 import types
 
 import jax
@@ -118,6 +119,7 @@ def test_programs_run_without_this_package(straight_run, exported, tmp_path):
     np.save(tmp_path / "z.npy", inputs(gan, 70)[0])
     script = f"""
 import sys
+import tomllib
 import jax, numpy, onnxruntime
 z = numpy.load("z.npy")
 with open({str(exported("stablehlo") / "generator.stablehlo")!r}, "rb") as file:
@@ -220,11 +222,17 @@ def test_a_folder_for_the_hub_is_a_model_with_its_card(straight_run, exported):
     recorded = [json.loads(line) for line in (straight_run / "metrics.jsonl").read_text().splitlines()][-1]
     assert f"| d_loss | {recorded['d_loss']:.4g} |" in text
     assert "| steps | 40 of 40 |" in text
-    # The lines for JAX alone are run as they stand.
+    # The lines without the package are run as they stand.
     program = text.split("```python\n")[2].split("```")[0].replace('open("', f'open("{folder}/')
     names = {}
     exec(program, names)
     np.testing.assert_allclose(names["images"], whole.generate(names["z"]), rtol=0, atol=1e-6)
+
+
+def test_what_jax_needs_for_programs_is_installed_with_the_package():
+    # JAX has no dependency on it, and the tests' own packages would hide that it is missing.
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert any(each.startswith("flatbuffers") for each in project["dependencies"])
 
 
 def test_launchers_take_a_folder_of_weights(exported, tmp_path):

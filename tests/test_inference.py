@@ -74,6 +74,10 @@ def test_samples_are_the_grids_of_training(gan, straight_run):
         np.testing.assert_array_equal(np.asarray(picture), np.asarray(grid(gan.sample(64, gan.config.seed))))
 
 
+def test_a_notebook_shows_what_was_loaded(gan):
+    assert repr(gan) == "<TrainedGAN: step 40, images of (16, 16), 1 channels>"
+
+
 def test_another_step_and_one_that_does_not_exist(straight_run):
     assert dcgan_jax.load(straight_run, step=20).step == 20
     with pytest.raises(dcgan_jax.UserError, match="no checkpoint of step 30, expected one of 20, 40"):

@@ -300,6 +300,10 @@ def qualities(monkeypatch):
     ("numbers", "told"),
     [
         ((0.5, 0.2, 0.4, 0.23), "best by quality is step 2 (0.2), which --step=best takes: step 4 is 15% worse (0.23)"),
+        (
+            (0.5, 0.2, 0.4, 0.2005),
+            "best by quality is step 2 (0.2), which --step=best takes: step 4 is less than 1% worse (0.2005)",
+        ),
         ((0.5, 0.2, 0.3, 0.1), "best by quality is the last one measured, step 4 (0.1)"),
         ((0.0, 0.2, 0.3, 0.1), "best by quality is step 1 (0), which --step=best takes: step 4 has 0.1"),
     ],

@@ -25,11 +25,14 @@ from dcgan_jax.runtime.errors import UserError
 
 SESSION_SECONDS = 3600  # that a closed or idle page's state is kept for
 LETTERS = tuple(sheet.COLOURS)
-# Of pictures a few pixels wide, the pixels should be seen; not of figures, which are made smaller.
+# Of pictures a few pixels wide, the pixels should be seen; not of figures, which are made smaller. Gradio would show
+# the upper half of a result alone; it fits into the window as a whole.
 CSS = """
 .pixels img {image-rendering: pixelated}
 #result img:is([src$="forget.png"], [src$="neighbours.png"]) {image-rendering: auto}
 #result .thumbnail-lg {aspect-ratio: auto}
+#result :is(.gallery-container, .grid-wrap) {height: auto; max-height: none}
+#result .thumbnail-lg img {max-height: 55vh}
 """
 HOW = (
     "Click on samples to put them into the tray that is chosen below, A, B or C; click again to take one out. "
@@ -173,6 +176,7 @@ class _Page:
         shown = [self._shown, self._files, self._command, self._text]
         for name, (button, inputs) in self._buttons.items():
             limits = heavy | ({"concurrency_id": "training images"} if name == "neighbours" else {})
+            limits = limits | {"show_progress_on": [self._shown]}  # or an error would be written over all four
             button.click(self._answer(name), [*seen, *inputs], shown, api_name=name, **limits)
         self._scale.release(self._answer("direction"), [*seen, self._scale], shown, **private)
 

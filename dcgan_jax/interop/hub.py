@@ -69,7 +69,7 @@ gan = dcgan_jax.load("hf://OWNER/NAME")
 images = gan.sample(16, seed=0)  # uint8 [16, {shape}]{more}
 ```
 
-With JAX alone, on a CPU, GPU or TPU:
+Without dcgan_jax, on a CPU, GPU or TPU (`pip install jax flatbuffers`):
 
 ```python
 import numpy as np

@@ -1,11 +1,11 @@
-"""A generator as one StableHLO program that JAX alone runs, on CPUs, GPUs and TPUs.
+"""A generator as one StableHLO program that JAX runs without this package, on CPUs, GPUs and TPUs.
 
     from jax import export
     generator = export.deserialize(open("generator.stablehlo", "rb").read())
     images = generator.call(z)  # of a conditional generator: generator.call(z, labels)
 
 z is float32 [n, Z] for any n of at least 1, labels int32 [n], images float32 [n, H, W, C] in [-1, 1]. The weights are
-in the file. A bfloat16 run's computes in bfloat16.
+in the file. A bfloat16 run's computes in bfloat16. Writing and reading need flatbuffers, which JAX does not install.
 """
 
 from typing import Any
