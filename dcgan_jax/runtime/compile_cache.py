@@ -14,8 +14,8 @@ import jax
 log = logging.getLogger("dcgan_jax")
 
 MAX_BYTES = 2**30  # in the folder when a process starts; a run adds about one megabyte
-# Options for programs that run for seconds at most, such as what draws the first parameters: compiling them takes longer
-# than running them, and less long at this level. The same bits come out. Training steps would take some per cent longer.
+# Options for programs that run for seconds at most, such as what draws the first parameters. Compiling takes longer
+# than running them, and less long at this level. The same bits come out. Training steps would take some percent longer.
 QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 1}
 CHECKED = 32  # newest entries that are read at the start, to find half-written ones
 
