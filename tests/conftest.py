@@ -49,6 +49,7 @@ from dcgan_jax.runtime import command, compile_cache, dispatch, progress, signal
 ROOT = Path(__file__).resolve().parent.parent
 WITHOUT_PLOTLY = ROOT / "tests" / "without_plotly"
 COMPILE_FAST = os.environ["XLA_FLAGS"].split()[1:]
+RUN_FAST = ["--xla_backend_optimization_level=1", *COMPILE_FAST[1:]]
 DATA = Path(os.environ.get("DCGAN_TEST_DATA", ROOT.parent / "shared" / "data"))
 
 # A network of two layers on 16x16 digits, which compiles in seconds.
@@ -94,7 +95,7 @@ def launch(
 ) -> subprocess.CompletedProcess:
     """Runs a launcher in a process of its own.
 
-    before: Python code to run in it first. optimize: compile as a user's process would, slowly and for fast code.
+    before: Python code to run in it first. optimize: compile longer and for faster code, for what runs many steps.
     """
     program = [f"launch/{script}.py"]
     if before:
@@ -197,7 +198,7 @@ def _environment(devices: int, optimize: bool) -> dict[str, str]:
     """The variables of a process that a test launches."""
     virtual = [f"--xla_force_host_platform_device_count={devices}"] if devices > 1 else []
     path = os.pathsep.join(filter(None, [str(WITHOUT_PLOTLY), os.environ.get("PYTHONPATH")]))
-    flags_of_xla = " ".join(virtual if optimize else [*virtual, *COMPILE_FAST])
+    flags_of_xla = " ".join([*virtual, *(RUN_FAST if optimize else COMPILE_FAST)])
     return os.environ | {"XLA_FLAGS": flags_of_xla, "PYTHONPATH": path}
 
 

@@ -23,6 +23,8 @@ class FakeTime:
     def perf_counter(self):
         return self.now
 
+    monotonic = perf_counter
+
     def takes(self, seconds, function):
         def slow(*arguments, **keywords):
             self.now += seconds
