@@ -33,7 +33,6 @@ Tree = Any
 # however many were asked for, and only one size is ever compiled. On a CPU it is this one.
 CHUNK = 64
 RECALIBRATION_BATCHES = 16
-TITLE = "statistics for batch norm"
 NETWORKS = ("ema", "discriminator")  # those of a checkpoint that are used
 
 
@@ -56,7 +55,7 @@ def recalibrate(config: ConfigDict, average: "Average") -> "Average":
         z = _draw(config.seed, latent.RECALIBRATE, indices, config.latent_dim, config.prior)
         return z, indices % config.num_classes if config.num_classes else None
 
-    with Progress(TITLE, compiles=average.variables()):
+    with Progress("statistics for batch norm", compiles=average.variables()):
         batches = map(batch, range(RECALIBRATION_BATCHES))
         statistics = jax.block_until_ready(recompute_statistics(generator, average.variables(), batches))
     return average.replace(stats=average.stats | {"batch_stats": statistics})
@@ -209,7 +208,7 @@ class TrainedGAN:
         features it computes.
         """
         fitted = copy.copy(self)
-        with Progress(TITLE, compiles=self.discriminator_variables):
+        with Progress("statistics for batch norm", compiles=self.discriminator_variables):
             stats = statistics_of_images(self.discriminator, self.discriminator_variables, images)
         fitted._discriminator_variables = self.discriminator_variables | {"batch_stats": stats}
         return fitted
@@ -225,8 +224,7 @@ class TrainedGAN:
         images = np.asarray(images)
         if images.ndim != 4 or images.shape[1:] != shape:
             raise UserError(f"images: found the shape {images.shape}, expected (n, {', '.join(map(str, shape))})")
-        if images.dtype == np.uint8:
-            images = to_unit_range(images)
+        images = to_unit_range(images) if images.dtype == np.uint8 else images
         if not np.issubdtype(images.dtype, np.floating):
             raise UserError(f"images: found {images.dtype}, expected uint8, or floats in [-1, 1]")
 
@@ -269,9 +267,8 @@ def load(workdir: str | Path, step: int | str | None = None) -> TrainedGAN:
 
     workdir: a run's directory; a folder that export_weights.py wrote with --format=safetensors or hub, or
     hf://OWNER/NAME for such a one; or 'digits', the generator in this package. A folder of that name goes before it.
-    step: of another checkpoint, or 'best' for the best one by the run's `quality` (`config.best_by`). It enables the
-    persistent compilation cache (`compile_cache.enable`). Raises UserError if there is no such run or step, or nothing
-    was measured.
+    step: of another checkpoint, or 'best' for the best one by the run's `quality` (`config.best_by`). What is compiled
+    is kept (`compile_cache.enable`). Raises UserError if there is no such run or step, or nothing was measured.
     """
     compile_cache.enable()
     with Progress(f"loading {workdir}"):
