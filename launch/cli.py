@@ -169,7 +169,7 @@ def _leave(error: BaseException, code: int) -> NoReturn:
 def leave(code: int) -> NoReturn:
     """Ends the process. One of several ends at once: by default it would wait for the others to end too.
 
-    So does one that still compiles: it would wait for the compiler.
+    So does one that still compiles, or learns features: it would wait for that.
     """
     jax = sys.modules.get("jax")
     if jax and jax.distributed.is_initialized():
@@ -180,7 +180,7 @@ def leave(code: int) -> NoReturn:
             time.sleep(2)  # the others end with it, and may have an error to print as well
         os._exit(code)
     devices = sys.modules.get("dcgan_jax.runtime.devices")
-    if devices and any(thread.name == devices.COMPILING for thread in threading.enumerate()):
+    if devices and any(thread.name == devices.AHEAD for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -28,7 +28,7 @@ from dcgan_jax.evaluation.features import Extractor, Reader, extract
 from dcgan_jax.evaluation.metrics import frechet_distance
 from dcgan_jax.evaluation.moments import Moments, moments_of
 from dcgan_jax.evaluation.reference import Reference
-from dcgan_jax.runtime import multihost
+from dcgan_jax.runtime import devices, multihost
 from dcgan_jax.runtime.files import digest
 
 log = logging.getLogger("dcgan_jax")
@@ -48,25 +48,21 @@ MIN_VARIANCE = 1e-6  # the least that this mean is taken for: equal images have 
 class Quality:
     """The quality of samples by the real images of a set, at least two; lower is better.
 
-    The first call learns the features, unless they are in the cache: until then training need not wait for them.
+    The features are learned in a thread from now on, unless they are in the cache: the first step need not wait for
+    them. Several processes, which all take part, learn them at the first call: they meet in the same order on each.
     """
 
     def __init__(self, image_set: data.ImageSet, seed: int = 0):
-        self._image_set, self._seed = image_set, seed
+        learn = functools.partial(_learn, image_set, seed)
+        alone = jax.process_count() == 1
+        self._real: Callable[[], _Real] = devices.in_thread(learn).result if alone else functools.cache(learn)
 
     def __call__(self, read: Reader) -> float:
         """The quality of the first 2,000 samples; the same on all processes, which all take part."""
-        real = self._real
+        real = self._real()
         samples = extract(real.extractor, read, np.arange(NUM_SAMPLES), "quality").vectors
         value = frechet_distance(moments_of(samples @ real.whitening), real.moments)
         return float(multihost.broadcast(np.array([value]))[0])
-
-    @functools.cached_property
-    def _real(self) -> "_Real":
-        extractor = _learned_extractor(self._image_set, self._seed)
-        vectors = Reference(self._image_set, extractor).vectors(MAX_REAL)
-        whitening = _partial_whitening(moments_of(vectors))
-        return _Real(extractor, whitening, moments_of(vectors @ whitening))
 
 
 class _Real(NamedTuple):
@@ -75,6 +71,13 @@ class _Real(NamedTuple):
     extractor: Extractor
     whitening: np.ndarray
     moments: Moments
+
+
+def _learn(image_set: data.ImageSet, seed: int) -> _Real:
+    extractor = _learned_extractor(image_set, seed)
+    vectors = Reference(image_set, extractor).vectors(MAX_REAL)
+    whitening = _partial_whitening(moments_of(vectors))
+    return _Real(extractor, whitening, moments_of(vectors @ whitening))
 
 
 def _learned_extractor(image_set: data.ImageSet, seed: int) -> Extractor:

@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -17,9 +17,10 @@ from jax.extend import backend
 from dcgan_jax.runtime.compile_times import Compilation
 from dcgan_jax.runtime.errors import UserError
 
+T = TypeVar("T")
 Tree = Any
 AXIS = "replica"
-COMPILING = "compiling"  # the name of threads that compile
+AHEAD = "ahead of training"  # the name of threads that a process which ends does not wait for
 # What the user asks JAX for, by the names of the environment variables.
 ASKED = {"JAX_PLATFORMS": "jax_platforms", "JAX_PLATFORM_NAME": "jax_platform_name"}
 
@@ -143,22 +144,34 @@ def compile_in_thread(title: str, step: Callable, *arguments: Tree) -> Future[Ca
 
     Of several processes each compiles when it calls: JAX compiles ahead for those of one process alone.
     """
-    ready: Future[Callable] = Future()
     if jax.process_count() > 1:
+        ready: Future[Callable] = Future()
         ready.set_result(map_step(step))
         return ready
     lowered = jax.pmap(step, axis_name=AXIS, donate_argnums=0).lower(*arguments)
 
-    def compile_it() -> None:
+    def compiled() -> Callable:
+        compilation = Compilation(title, arguments)
+        program = lowered.compile()
+        compilation.end()
+        return _patient(program)
+
+    return in_thread(compiled)
+
+
+def in_thread(work: Callable[[], T]) -> Future[T]:
+    """What the work returns or raises; it is done in a thread that goes on by itself."""
+    ready: Future[T] = Future()
+    wide = jax.config.values["jax_enable_x64"]  # settings of a `with` hold in their own thread alone
+
+    def do() -> None:
         try:
-            compilation = Compilation(title, arguments)
-            compiled = lowered.compile()
-            compilation.end()
-            ready.set_result(_patient(compiled))
+            with jax.enable_x64(wide):
+                ready.set_result(work())
         except BaseException as error:
             ready.set_exception(error)
 
-    threading.Thread(target=compile_it, name=COMPILING).start()
+    threading.Thread(target=do, name=AHEAD).start()
     return ready
 
 
