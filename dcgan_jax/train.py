@@ -61,7 +61,7 @@ def train(
         started_from = run_on_all(lambda: initial.networks(config) if first and state is None else {})
         rollbacks = int(broadcast(np.int32(claimed.rollbacks)))
         programs = _programs(config, start, rollbacks)  # compiled while images are prepared
-        run = prepare(config, workdir, claimed)
+        run = prepare(config, workdir, claimed, programs.wait)
         if state is None:
             state = broadcast(initial.state(config, started_from))
         log.info("%s", overview.table(config, workdir, state))

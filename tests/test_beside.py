@@ -94,7 +94,7 @@ def test_settings_of_the_loop_hold_in_the_thread():
 
 
 def test_a_run_with_hooks_beside_it_is_the_same_run(exact, besides, monkeypatch, tmp_path):
-    monkeypatch.setattr(prepare, "Quality", lambda image_set: lambda read: float(read(range(3)).mean()))
+    monkeypatch.setattr(prepare, "Quality", lambda image_set, after: lambda read: float(read(range(3)).mean()))
     fields = dict(num_steps=4, log_every=1, sample_every=2, checkpoint_every=2, quality=True)
     exact(tmp_path / "beside", **fields)
     monkeypatch.setattr(beside, "suits", lambda: False)

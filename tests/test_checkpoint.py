@@ -193,7 +193,7 @@ def test_a_run_keeps_its_best_checkpoint(tiny, tmp_path):
 
 def test_by_default_the_best_by_quality_is_kept(tiny, tmp_path, monkeypatch):
     numbers = iter((0.5, 0.2, 0.4, 0.6, 0.3))
-    monkeypatch.setattr(prepare, "Quality", lambda image_set: lambda read: next(numbers))
+    monkeypatch.setattr(prepare, "Quality", lambda image_set, after: lambda read: next(numbers))
     train.train(tiny(num_steps=5, checkpoint_every=1, keep=1, quality=True), tmp_path)
     assert checkpoint.steps(tmp_path) == [2, 5]
     assert checkpoint.best(tmp_path) == checkpoint.read(tmp_path, "best")[0]["step"] == 2

@@ -241,7 +241,7 @@ def falling(monkeypatch):
 
         monkeypatch.setattr(steps, "train_step", train_step)
         monkeypatch.setattr(hooks, "quality_hook", quality_hook)
-        monkeypatch.setattr(prepare, "Quality", lambda image_set: "stands in")
+        monkeypatch.setattr(prepare, "Quality", lambda image_set, after: "stands in")
         monkeypatch.setattr(collapse, "spread", lambda method, network: jnp.float32(1))
         monkeypatch.setattr(collapse, "spread_of_images", lambda images: 1.0)
 

@@ -83,7 +83,7 @@ def test_images_per_second_are_of_training_alone(tiny, tmp_path, monkeypatch, cl
     monkeypatch.setattr(hooks, "recalibrate", clock.takes(20, inference.recalibrate))
     monkeypatch.setattr(checkpoint.Checkpoints, "save", clock.takes(20, checkpoint.Checkpoints.save))
     monkeypatch.setattr(prepare, "_evaluator", lambda config: clock.takes(20, lambda read, step: []))
-    monkeypatch.setattr(prepare, "Quality", lambda images: clock.takes(20, lambda read: 1.0))
+    monkeypatch.setattr(prepare, "Quality", lambda image_set, after: clock.takes(20, lambda read: 1.0))
     intervals = dict(log_every=1, sample_every=3, checkpoint_every=4, eval_every=2)
     config = tiny(num_steps=8, eval_metrics="fid10k_train", eval_features="classifier", quality=True, **intervals)
     train.train(config, tmp_path)
@@ -132,7 +132,7 @@ def measured(monkeypatch):
         read_samples.append(read(np.arange(70)))
         return float(read_samples[-1].mean())
 
-    monkeypatch.setattr(prepare, "Quality", lambda image_set: quality)
+    monkeypatch.setattr(prepare, "Quality", lambda image_set, after: quality)
     return read_samples
 
 

@@ -193,7 +193,7 @@ def test_samples_of_the_best(best_of_two):
 def best_of_two(tiny, tmp_path, monkeypatch):
     """A run whose first checkpoint is better than its second."""
     numbers = iter((0.2, 0.3))
-    monkeypatch.setattr(prepare, "Quality", lambda image_set: lambda read: next(numbers))
+    monkeypatch.setattr(prepare, "Quality", lambda image_set, after: lambda read: next(numbers))
     train.train(tiny(num_steps=2, checkpoint_every=1, latent_dim=100, quality=True), tmp_path / "run")
     return tmp_path / "run"
 

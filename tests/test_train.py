@@ -291,7 +291,7 @@ def qualities(monkeypatch):
 
     def use(numbers):
         values = iter(numbers)
-        monkeypatch.setattr(prepare, "Quality", lambda image_set: lambda read: next(values))
+        monkeypatch.setattr(prepare, "Quality", lambda image_set, after: lambda read: next(values))
 
     return use
 
@@ -351,7 +351,7 @@ def test_a_run_that_is_stopped_says_so_too_and_measures_nothing_then(tiny, tmp_p
         requests.name = "SIGTERM" if value == 0.3 else None
         return value
 
-    monkeypatch.setattr(prepare, "Quality", lambda image_set: quality)
+    monkeypatch.setattr(prepare, "Quality", lambda image_set, after: quality)
     config = tiny(num_steps=100, log_every=50, checkpoint_every=2, quality=True)
     with pytest.raises(Preempted, match=r"step 5 on SIGTERM.* best by quality is step 2 .*step 4 is 50% worse"):
         train.train(config, tmp_path, requests=requests)
@@ -434,12 +434,12 @@ def test_a_new_class_is_told_as_other_images(tiny, tmp_path):
     with pytest.raises(
         UserError, match=r"\(count: 2 there, 3 here; classes: .*bring the old ones back, or .*num_classes=3$"
     ):
-        prepare.prepare(config, tmp_path / "run", workdir_of_run.Claim(card=earlier))
+        prepare.prepare(config, tmp_path / "run", workdir_of_run.Claim(card=earlier), print)
     config.num_classes = 3
     earlier = card | {"classes": ["1", "10", "2"], "sha256": card["sha256"] | {"labels": "0" * 64}}
     del earlier["reading"]
     with pytest.raises(UserError, match=r"\(folders and archives are read by other rules now; classes: "):
-        prepare.prepare(config, tmp_path / "run", workdir_of_run.Claim(card=earlier))
+        prepare.prepare(config, tmp_path / "run", workdir_of_run.Claim(card=earlier), print)
 
 
 def test_images_that_have_changed_are_noticed(tiny, tmp_path, monkeypatch):

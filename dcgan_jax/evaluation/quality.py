@@ -48,14 +48,14 @@ MIN_VARIANCE = 1e-6  # the least that this mean is taken for: equal images have 
 class Quality:
     """The quality of samples by the real images of a set, at least two; lower is better.
 
-    The features are learned in a thread from now on, unless they are in the cache: the first step need not wait for
-    them. Several processes, which all take part, learn them at the first call: they meet in the same order on each.
+    The features are learned in a thread, unless they are in the cache, so that training need not wait for them; after:
+    of which the thread waits first. Several processes, which all take part, learn them at the first call: they meet in
+    the same order on each.
     """
 
-    def __init__(self, image_set: data.ImageSet, seed: int = 0):
-        learn = functools.partial(_learn, image_set, seed)
-        alone = jax.process_count() == 1
-        self._real: Callable[[], _Real] = devices.in_thread(learn).result if alone else functools.cache(learn)
+    def __init__(self, image_set: data.ImageSet, seed: int = 0, *, after: Callable[[], object] = lambda: None):
+        learn = functools.partial(_learn, image_set, seed, after)
+        self._real = functools.cache(learn) if jax.process_count() > 1 else devices.in_thread(learn).result
 
     def __call__(self, read: Reader) -> float:
         """The quality of the first 2,000 samples; the same on all processes, which all take part."""
@@ -73,7 +73,8 @@ class _Real(NamedTuple):
     moments: Moments
 
 
-def _learn(image_set: data.ImageSet, seed: int) -> _Real:
+def _learn(image_set: data.ImageSet, seed: int, after: Callable[[], object]) -> _Real:
+    after()
     extractor = _learned_extractor(image_set, seed)
     vectors = Reference(image_set, extractor).vectors(MAX_REAL)
     whitening = _partial_whitening(moments_of(vectors))

@@ -1,6 +1,7 @@
 """What a run needs before its first step: a configuration alike on all processes, a state, images, measures."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,8 +64,8 @@ def broadcast_start(config: ConfigDict, state: GANState | None) -> tuple[int, GA
     return start, broadcast(state or empty)
 
 
-def prepare(config: ConfigDict, workdir: Path, claimed: Claim) -> Run:
-    """Images and measures, checked against the run that is resumed."""
+def prepare(config: ConfigDict, workdir: Path, claimed: Claim, compiled: Callable[[], object]) -> Run:
+    """Images and measures, checked against the run that is resumed. compiled: returns when the steps are."""
     run_on_all(lambda: _check_measures(config))
     image_set = _load_images(config)
     with fail_on_all():
@@ -75,7 +76,7 @@ def prepare(config: ConfigDict, workdir: Path, claimed: Claim) -> Run:
     check_equal({"config.data.placement": placed})
     evaluator = run_on_all(lambda: _evaluator(config))
     # Of a single image nothing can be learned. Its own seed: numbers of runs on the same images can be compared.
-    quality = Quality(image_set) if config.quality and len(image_set.images) > 1 else None
+    quality = Quality(image_set, after=compiled) if config.quality and len(image_set.images) > 1 else None
     kind = jax.devices()[0].device_kind
     where = f"{jax.device_count()} device(s) ({kind}), {jax.process_count()} process(es)"
     count, *shape = image_set.images.shape

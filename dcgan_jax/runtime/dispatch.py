@@ -125,6 +125,11 @@ class Programs:
         """The program of calls of so many steps, when it is compiled."""
         return self._compiling[size].result()
 
+    def wait(self) -> None:
+        """Returns when all are compiled, or cannot be."""
+        for compiling in self._compiling.values():
+            compiling.exception()
+
     def waiting(self, size: int) -> Progress:
         """Shows the wait for the compiler, which has been at work since these programs were made."""
         return Progress(TITLE, compiles=self._arguments[size], since=self._began)
