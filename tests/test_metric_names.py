@@ -35,7 +35,7 @@ def test_two_sets_of_images_have_no_splits():
         ("fid", "did you mean fid"),
         ("fid50k", "fid50k_train or fid50k_test"),
         ("is50k_train", "expected is50k"),
-        ("kid500_train", "at least 1000"),
+        ("kid500_train", "at least 1000 samples for kid; 500 are enough for is, prdc, memorisation"),
         ("prdc5_train", "at least 6"),
         ("is9", "at least 10"),
         ("fid99999k_train", "at most 10000000"),

@@ -48,7 +48,7 @@ def test_the_time_left_is_by_what_came_after_the_first(monkeypatch):
     clock = iter((0.0, 0.0, 60.0, 70.0))  # the first one waited for a compilation
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
     work = Progress("preparing", 100, "images", compiles=True)
-    assert str(work) == "preparing: 0/100 images, compiling, once"
+    assert str(work) == "preparing: 0/100 images, compiling"
     work.update(10)
     assert str(work) == "preparing: 10/100 images"
     work.update(10)
@@ -123,8 +123,8 @@ def test_a_wait_for_the_compiler_tells_how_long_the_last_one_was(known):
         work.update()
         assert str(work) == "sampling: 1/4 images"
     assert str(Progress("sampling", compiles=same)) == "sampling  00:00 so far, 00:31 last time"
-    assert str(Progress("sampling", 4, "images", compiles=other)) == "sampling: 0/4 images, compiling, once"
-    assert str(Progress("judging", 4, "images", compiles=same)) == "judging: 0/4 images, compiling, once"
+    assert str(Progress("sampling", 4, "images", compiles=other)) == "sampling: 0/4 images, compiling"
+    assert str(Progress("judging", 4, "images", compiles=same)) == "judging: 0/4 images, compiling"
 
 
 def test_what_was_read_from_the_cache_or_failed_says_nothing_of_the_compiler(known):

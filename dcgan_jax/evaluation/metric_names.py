@@ -110,5 +110,8 @@ def _count(name: str, metric: str, digits: str, thousands: str) -> int:
     count = int(digits) * (1000 if thousands else 1)
     if not MIN_IMAGES[metric] <= count <= MAX_SAMPLES:
         bound = f"at least {MIN_IMAGES[metric]}" if count < MIN_IMAGES[metric] else f"at most {MAX_SAMPLES}"
-        raise UserError(f"config.eval_metrics: found {name!r}, expected {bound} samples for {metric}")
+        # FID needs more than there are features, which names do not tell.
+        others = [other for other, least in MIN_IMAGES.items() if least <= count <= MAX_SAMPLES and other != "fid"]
+        instead = f"; {count} are enough for {', '.join(others)}" if others else ""
+        raise UserError(f"config.eval_metrics: found {name!r}, expected {bound} samples for {metric}{instead}")
     return count

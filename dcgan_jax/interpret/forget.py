@@ -64,7 +64,9 @@ def read_boxes(path: str, image_size: tuple[int, int]) -> list[Box]:
         if not all(type(number) is int for box in boxes for number in box):
             raise TypeError("samples and boxes must be integers")
     except FileNotFoundError:
-        raise UserError(f"--boxes: {path!r} does not exist, expected a file with {EXPECTED}") from None
+        raise UserError(
+            f"--boxes: {path!r} does not exist, expected a file with {EXPECTED}, or TOP,LEFT,BOTTOM,RIGHT"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"--boxes: {path!r} cannot be read ({error!r}), expected {EXPECTED}") from error
     for box in boxes:
@@ -153,10 +155,10 @@ def figure(samples: Samples, boxes: list[Box], layer: int, count: int) -> Figure
         if box.sample < len(framed):
             frame(framed[box.sample], box)
     text = (
-        f"Samples before and after {forgotten.dropped.sum()} of the {len(forgotten.dropped)} features of the "
-        f"generator's map {layer} were dropped: those with a positive weight in a logistic regression of {len(boxes)} "
-        f"boxes in {len({box.sample for box in boxes})} samples, which is right on {forgotten.inside_right:.0%} of the "
-        f"places inside and {forgotten.outside_right:.0%} of those outside."
+        f"Samples 0 to {len(before) - 1} before and after {forgotten.dropped.sum()} of the {len(forgotten.dropped)} "
+        f"features of the generator's map {layer} were dropped: those with a positive weight in a logistic regression "
+        f"of {len(boxes)} boxes in {len({box.sample for box in boxes})} samples, which is right on "
+        f"{forgotten.inside_right:.0%} of the places inside and {forgotten.outside_right:.0%} of those outside."
     )
     return Figure([Row("boxes", framed), Row("before", before), Row("after", after)], text)
 

@@ -89,7 +89,7 @@ class Progress:
             return f"{self._title}  {_interval(time.monotonic() - self._began)} so far{before}"
         text = f"{self._title}: {self._done}/{self._total} {self._unit}"
         if self._counted is None:
-            return f"{text}, compiling{before or ', once'}" if self._compilation else text
+            return f"{text}, compiling{before}" if self._compilation else text
         if not self.tells_left:
             return text
         seconds = (time.monotonic() - self._moved) / (self._done - self._counted)
