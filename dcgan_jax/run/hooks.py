@@ -101,7 +101,7 @@ class Output(NamedTuple):
         if best == last:
             return f"; best by {metric} is the last one measured, step {best} ({values[best]:.4g})"
         difference, scale = abs(values[last] - values[best]), abs(values[best])
-        share = "less than 1%" if difference < scale / 200 else f"{difference / scale:.0%}" if scale else ""
+        share = f"{difference / scale:.0%}" if difference >= scale / 200 > 0 else "less than 1%"
         worse = f"is {share} worse ({values[last]:.4g})" if scale else f"has {values[last]:.4g}"
         kept = best in checkpoint.steps(self.checkpoints.directory.parent)
         use = "which --step=best takes" if kept else "which config.keep_best=0 did not keep"

@@ -74,6 +74,7 @@ def _keep(kind: str, seconds: float) -> None:
     if (file := _file()) is None:
         return
     known = {other: value for other, value in _read().items() if other != kind} | {kind: round(seconds, 1)}
+    # Threads may write at once, unlike those of `files.atomic_write`, which imports this file by way of `progress`.
     partial = file.with_name(f"{NAME}.{os.getpid()}.{threading.get_ident()}.partial")
     with contextlib.suppress(OSError):
         partial.write_text(json.dumps(dict(list(known.items())[-MOST:])))
