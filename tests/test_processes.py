@@ -74,12 +74,16 @@ def test_a_whole_run_by_processes_and_devices(alone, tmp_path, processes, device
     assert_equal_runs(alone, tmp_path / "run", logged=list(range(1, 11)))
 
 
-def wait_for_steps(job, workdir, count=5):
+def wait_until(job, reached):
     deadline = time.monotonic() + 200
-    while not (workdir / "metrics.jsonl").exists() or len(lines_so_far(workdir)) < count:
+    while not reached():
         assert time.monotonic() < deadline, job.told()
         assert all(process.poll() is None for process in job.processes), job.told()
         time.sleep(0.1)
+
+
+def wait_for_steps(job, workdir):
+    wait_until(job, lambda: (workdir / "metrics.jsonl").exists() and len(lines_so_far(workdir)) >= 5)
 
 
 def lines_so_far(workdir):
@@ -103,16 +107,18 @@ def test_a_stop_request_to_one_process_stops_all_at_the_same_step(tmp_path, coun
 def test_when_one_process_dies_the_other_ends_and_a_restart_resumes(tmp_path, victim):
     workdir = tmp_path / "run"
     with Job(tmp_path, 2, 1, *SMALL, "--config.num_steps=100000", f"--workdir={workdir}") as job:
-        wait_for_steps(job, workdir, 25)
+        wait_for_steps(job, workdir)
+        wait_until(job, lambda: checkpoint.steps(workdir))  # written beside the steps, which may be well past it
         job.processes[victim].kill()
         code = job.processes[1 - victim].wait(60)
         # 1 with one line, or JAX's own abort if its service noticed first.
         assert code in (1, -signal.SIGABRT), job.told()
     assert "gone" in job.told() or "another task died" in job.told()
-    done = call("train", *SMALL, "--config.num_steps=41", f"--workdir={workdir}")
+    kept = checkpoint.steps(workdir)[-1]
+    done = call("train", *SMALL, f"--config.num_steps={kept + 1}", f"--workdir={workdir}")
     assert done.returncode == 0, done.stderr
-    assert f"resuming {workdir} from step" in done.stderr
-    assert [line["step"] for line in lines(workdir)] == list(range(1, 42))
+    assert f"resuming {workdir} from step {kept}" in done.stderr
+    assert [line["step"] for line in lines(workdir)] == list(range(1, kept + 2))
 
 
 FOLDER = ("--config.data.source=folder", "--config.data.prepared={tmp}/prepared", "--config.data.path={tmp}/images")
