@@ -3,7 +3,7 @@
 import copy
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # loading a network should not wait for the import of optax
     from dcgan_jax.state import Average
 
 Tree = Any
+Labels = np.ndarray | Sequence[int | str] | int | str  # classes of a conditional network, by number or name
 # Everything runs in chunks of one size, the last one filled up: a compiled network computes the same bits for an image
 # however many were asked for, and only one size is ever compiled. On a CPU it is this one.
 CHUNK = 64
@@ -133,19 +134,22 @@ class TrainedGAN:
     def discriminator_variables(self) -> Tree:
         """The discriminator's 'params' and other collections. Raises UserError if the generator is alone."""
         if not self._discriminator_variables:
-            raise UserError("discriminator: missing, as this is a generator alone; load the run that it is from")
+            raise UserError(
+                "workdir: found a generator alone, expected its discriminator too; pass the run that it is from"
+            )
         return self._discriminator_variables
 
-    def sample(self, count: int, seed: int = 0, labels: np.ndarray | int | None = None) -> np.ndarray:
+    def sample(self, count: int, seed: int = 0, labels: Labels | None = None) -> np.ndarray:
         """`count` images, uint8 [count, H, W, C]. Image i is a function of (seed, i, its label) alone.
 
-        A conditional network takes `labels`, int [count] or one for all, by default 0, 1, 2, ... in turn.
+        A conditional network takes `labels`, by number or name of the class, [count] or one for all; by default they
+        are 0, 1, 2, ... in turn.
         """
         if operator.index(count) < 0:
             raise UserError(f"count: found {count}, expected 0 or more")
         return self.sample_at(np.arange(count), seed, labels)
 
-    def sample_at(self, indices: np.ndarray, seed: int = 0, labels: np.ndarray | int | None = None) -> np.ndarray:
+    def sample_at(self, indices: np.ndarray, seed: int = 0, labels: Labels | None = None) -> np.ndarray:
         """The images of `sample` at these indices, int [n]: uint8 [n, H, W, C]."""
         _check_seed(seed)
         if self.config.num_classes and labels is None:
@@ -161,18 +165,18 @@ class TrainedGAN:
         _check_seed(seed)
         return np.asarray(_draw(seed, latent.SAMPLE, np.asarray(indices), self.latent_dim, self.config.prior))
 
-    def generate(self, z: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-        """z [n, latent_dim] -> images float32 [n, H, W, C] in [-1, 1]. A conditional network takes labels, int [n]."""
+    def generate(self, z: np.ndarray, labels: Labels | None = None) -> np.ndarray:
+        """z [n, latent_dim] -> images float32 [n, H, W, C] in [-1, 1]; labels as in `sample`."""
         z = np.asarray(z, np.float32)
         if z.ndim != 2 or z.shape[1] != self.latent_dim:
             raise UserError(f"z: found the shape {z.shape}, expected (n, {self.latent_dim})")
         return self._images(lambda chunk: chunk, z, labels, lambda images: images.astype(np.float32))
 
-    def discriminate(self, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+    def discriminate(self, images: np.ndarray, labels: Labels | None = None) -> np.ndarray:
         """images [n, H, W, C], uint8 or float in [-1, 1] -> logits float32 [n], positive for real."""
         return self._judge("discriminating", _discriminate, images, labels)
 
-    def features(self, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+    def features(self, images: np.ndarray, labels: Labels | None = None) -> np.ndarray:
         """The probe's features, float32 [n, F], of images [n, H, W, C], uint8 or float in [-1, 1].
 
         The activations of all the discriminator's convolutions, each max-pooled to 4x4, flattened and joined
@@ -186,7 +190,7 @@ class TrainedGAN:
         """The activations of the discriminator's convolutions, as `maps_of` gives them."""
         return maps_of(self.discriminator, self.discriminator_variables, images, labels)
 
-    def generator_maps(self, z: np.ndarray, layer: int, labels: np.ndarray | None = None) -> np.ndarray:
+    def generator_maps(self, z: np.ndarray, layer: int, labels: Labels | None = None) -> np.ndarray:
         """The input of the generator's convolution `layer`, 0 for the projected z: [n, height, width, features]."""
 
         def run(chunk: np.ndarray, chunk_labels: np.ndarray | None = None) -> Array:
@@ -219,7 +223,7 @@ class TrainedGAN:
 
         return self._in_chunks("generating", run, inputs, self._check_labels(labels, len(inputs)))
 
-    def _judge(self, title: str, network: Callable, images: np.ndarray, labels: np.ndarray | None) -> np.ndarray:
+    def _judge(self, title: str, network: Callable, images: np.ndarray, labels: Labels | None) -> np.ndarray:
         shape = (*self.config.image_size, self.config.channels)
         images = np.asarray(images)
         if images.ndim != 4 or images.shape[1:] != shape:
@@ -242,19 +246,14 @@ class TrainedGAN:
         with Progress(title, len(inputs), "images", compiles=shapes) as shown:
             return map_chunks(run, self.chunk, inputs, *([] if labels is None else [labels]), done=shown.update)
 
-    def _check_labels(self, labels: np.ndarray | int | None, count: int) -> np.ndarray | None:
-        classes = self.config.num_classes
-        if not classes:
+    def _check_labels(self, labels: Labels | None, count: int) -> np.ndarray | None:
+        if not self.config.num_classes:
             if labels is not None:
                 raise UserError("labels: found some, expected None: this network was trained without classes")
             return None
-        given = [] if labels is None else labels if np.ndim(labels) else [labels] * count
-        labels = np.asarray(given, None if count else np.int32)
-        fits = labels.shape == (count,) and np.issubdtype(labels.dtype, np.integer)
-        if not fits or (count and not 0 <= labels.min() <= labels.max() < classes):
-            found = f"{len(labels)} of {np.unique(labels).tolist()[:9]}" if labels.ndim == 1 else str(labels.shape)
-            raise UserError(f"labels: found {found}, expected {count} whole numbers from 0 to {classes - 1}")
-        return labels.astype(np.int32)
+        from dcgan_jax.data.classes import labels_of  # slow to import for a network without classes
+
+        return labels_of(labels, count, self.config.num_classes, self.classes)
 
 
 def _check_seed(seed: int) -> None:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -29,13 +29,14 @@ def run(
     usage: str,
     *,
     read: Callable[[list[str]], list[str]] | None = None,
-    names: Sequence[str] = (),
+    names: Mapping[str, Sequence[str]] | None = None,
 ) -> None:
     """Parses the flags, calls `main`, and exits with a code.
 
     0: done. 2: a mistake of the user's, printed in one line. 1: a failure of training, or a full disk. Otherwise: what
-    `main` returns. read: checks the arguments before absl parses them, and returns those to parse. names: one of them
-    must be the first argument, and is passed to `main`. Nobody needs to read what is printed: a closed stream changes
+    `main` returns. read: checks the arguments before absl parses them, and returns those to parse. names: the
+    first argument must be one of them, and is passed to `main`; each has those flags of its own that not all of them
+    use, and `NAME --help` leaves out those of the others. Nobody needs to read what is printed: a closed stream changes
     no code.
     """
     streams.open_closed()
@@ -45,7 +46,7 @@ def run(
     logging.basicConfig(level=logging.WARNING, handlers=[to_stderr])
     logging.getLogger("dcgan_jax").setLevel(logging.INFO)
     try:
-        _help(sys.argv[1:], usage)
+        _help(sys.argv[1:], usage, names or {})
         if read:
             sys.argv[1:] = read(sys.argv[1:])
         rest = _parsed(sys.argv)[1:]
@@ -68,7 +69,7 @@ def run(
         leave(FAILURE)
 
 
-def _help(arguments: list[str], usage: str) -> None:
+def _help(arguments: list[str], usage: str, names: Mapping[str, Sequence[str]]) -> None:
     """Answers --help and, with a configuration, --help_config, and exits; JAX is not imported for them."""
     with_fields = "configuration" in sys.modules
     if with_fields and "--help_config" in arguments:
@@ -76,6 +77,9 @@ def _help(arguments: list[str], usage: str) -> None:
         sys.exit(0)
     if {"-h", "--help"} & set(arguments):
         shared = [name for name in ("configuration", "image_sets", "processes") if name in sys.modules]
+        if chosen := names.keys() & set(arguments):
+            for flag in set().union(*names.values()).difference(*(names[name] for name in chosen)):
+                delattr(flags.FLAGS, flag)
         texts = (usage, flags.FLAGS.main_module_help(), *map(flags.FLAGS.module_help, shared))
         print(*map(command.as_typed, texts), sep="\n")
         if with_fields:

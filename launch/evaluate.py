@@ -91,6 +91,7 @@ def measure(workdir: Path) -> None:
     steps = _steps(workdir, gan)
     config = image_sets.moved(gan.config)
     evaluator = evaluate.from_config(config, METRICS.value, FEATURES.value, weights=WEIGHTS.value, seed=SEED.value)
+    print_accuracy(evaluator)
     measured: set[str] = set()
     for step in steps:
         loaded = _load(workdir, step, gan)
@@ -121,7 +122,14 @@ def compare() -> None:
 
     fake, real = (image_files.open_images(path, image_sets.PREPARED.value or "data/prepared") for path in IMAGES.value)
     evaluator = evaluate.from_image_sets(fake, real, METRICS.value, FEATURES.value, weights=WEIGHTS.value)
+    print_accuracy(evaluator)
     print_results(evaluator(lambda indices: fake.images[indices], images=IMAGES.value))
+
+
+def print_accuracy(evaluator: "Evaluator") -> None:
+    """Prints how well the classifier whose features are used knows the held-out images, if it is one."""
+    if "accuracy" in evaluator.extractor.about:
+        print(f"features: {evaluator.extractor.name}, accuracy {evaluator.extractor.about['accuracy']:.1%}")
 
 
 def print_results(lines: list[dict]) -> None:
@@ -129,8 +137,8 @@ def print_results(lines: list[dict]) -> None:
     for line in lines:
         error = f" +- {line['standard_error']:.3g}" if line.get("standard_error") else ""
         step = f"step {line['step']}  " if "step" in line else ""
-        by = line["features"] + (f", accuracy {line['accuracy']:.1%}" if "accuracy" in line else "")
-        print(f"{step}{line['metric']} {line['value']:.6g}{error}  ({by}; {line['images_per_sec']:.0f} images/s)")
+        by = f"{line['features']}; {line['images_per_sec']:.0f} images/s"
+        print(f"{step}{line['metric']} {line['value']:.6g}{error}  ({by})")
 
 
 def _steps(workdir: Path, newest: "TrainedGAN") -> list[int]:
@@ -172,7 +180,8 @@ def _show_closest(line: dict, read: "Reader", evaluator: "Evaluator", folder: Pa
 
     samples, images, _ = (np.array(column) for column in zip(*line["closest"], strict=True))
     file = folder / f"{line['metric']}_step_{line['step']:08d}.png"
-    report.save_pairs(read(samples), evaluator.references["train"].image_set.images[images], file)
+    origin = f"{folder.parent.resolve().name}, step {line['step']}, seed {line['seed']}"
+    report.save_pairs(read(samples), evaluator.references["train"].image_set.images[images], origin, file)
     print(file)
 
 

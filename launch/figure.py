@@ -115,14 +115,15 @@ def main(name: str) -> None:
 
 def _label(gan: "TrainedGAN") -> int | None:
     """The label that the flag names; None without classes."""
-    from dcgan_jax.data import label_of
+    from dcgan_jax.data import classes
 
-    classes = gan.config.num_classes
-    if classes and LABEL.value is None:
-        raise UserError(f"--label: missing, expected a class from 0 to {classes - 1}: this network is conditional")
-    if not classes and LABEL.value is not None:
+    count = gan.config.num_classes
+    if count and LABEL.value is None:
+        wanted = classes.expected(count, gan.classes)
+        raise UserError(f"--label: missing, expected {wanted}: this network is conditional")
+    if not count and LABEL.value is not None:
         raise UserError(f"--label: found {LABEL.value}, expected none: this network was trained without classes")
-    return label_of(LABEL.value, classes, gan.classes, "--label") if classes else None
+    return classes.label_of(LABEL.value, count, gan.classes, "--label") if count else None
 
 
 def _plan(name: str, samples: "Samples") -> "tuple[list[str], Callable[[], list[Figure]]]":
@@ -213,4 +214,4 @@ def _real(gan: "TrainedGAN") -> np.ndarray:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__, names=tuple(FLAGS_USED))
+    cli.run(main, __doc__, names=FLAGS_USED)

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 DATA = flags.DEFINE_string(
     "data",
     None,
-    "training images: a name of tfds (cifar10, svhn_cropped), a folder or archive with a folder for each class, an idx "
-    "file or its folder, an .npy or .npz, a prepared set; by default those of the run. launch/evaluate.py: only their "
-    "new place, if they moved",
+    "training images: a name of tfds (cifar10, svhn_cropped), 'digits', a folder or archive with a folder for each "
+    "class, an idx file or its folder, LSUN's lmdb, an .npy or .npz, a prepared set; by default those of the run. "
+    "launch/evaluate.py: only their new place, if they moved",
 )
 TEST = flags.DEFINE_string(
     "test", None, "held-out images, in the same forms; by default those of tfds, or those beside --data"
@@ -69,6 +69,8 @@ def open_test(config: ConfigDict) -> "ImageSet":
     from dcgan_jax import data
 
     config = replaced(config)
+    if config.data.source == "digits":
+        raise UserError("--test: digits has no held-out images; pass --data and --test with those of another set")
     with rename_fields(_names(config)):
         test = data.held_out(validate(config))
     if test is None:
@@ -91,11 +93,15 @@ def _names(config: ConfigDict) -> dict[str, str]:
 def _source(place: str) -> str:
     if hub.is_remote(place):
         return "parquet"
+    if place == "digits":
+        return place
     path = local_path(place, "--data")
     if (path / "card.json").exists():
         return "prepared"
     if path.suffix.lower() in (".npy", ".npz") or (path.is_dir() and any(path.glob("*.npy"))):
         return "array"
+    if (path / "data.mdb").exists():
+        return "lmdb"
     if "idx3" in path.name or (path.is_dir() and any(path.glob("*idx3*"))):
         return "idx"
     # tfds has names with a slash, such as imagenet_resized/32x32.

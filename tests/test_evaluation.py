@@ -244,7 +244,7 @@ def test_training_measures_what_is_measured_afterwards(evaluated_run, tmp_path):
     assert values(copy / report.NAME) == {key: value for key, value in in_training.items() if key[0] in steps}
     assert (evaluated_run / "evaluation" / "fid100_train.png").stat().st_size > 1000
     width, height = Image.open(copy / "evaluation" / f"memorisation100_step_{best:08d}.png").size
-    assert width >= 4 * 34 - 2, "four pairs a row"
+    assert width >= 4 * (32 + 2 * 4 + 2) - 2, "four pairs a row, apart"
     assert height > 4 * 18 - 2, "and a caption"
 
 
@@ -375,9 +375,10 @@ def test_curves_are_of_the_metrics_that_were_measured_and_of_each_seed(tmp_path,
 
     monkeypatch.setattr(Axes, "errorbar", errorbar)
     lines = [
-        {"metric": metric, "features": "classifier", "seed": seed, "step": 20, "value": 1.0}
-        for metric, seed in (("fid", 0), ("fid", 1), ("kid", 0), ("probe", 0))
+        {"metric": metric, "features": "classifier", "seed": seed, "step": step, "value": 1.0}
+        for metric, seed, steps in (("fid", 0, 2), ("fid", 1, 1), ("kid", 0, 2), ("probe", 0, 2), ("is", 0, 1))
+        for step in range(steps)
     ]
-    files = report.curves(lines, tmp_path, {"fid", "kid"})
+    files = report.curves(lines, tmp_path, {"fid", "kid", "is"})  # of which `is` is of one step
     assert [file.name for file in files] == ["fid.png", "kid.png"]
     assert labels == ["classifier, seed 0", "classifier, seed 1", "classifier"]

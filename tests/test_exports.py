@@ -165,7 +165,7 @@ def test_a_generator_alone_makes_images_and_tells_what_it_cannot(straight_run, e
     np.testing.assert_array_equal(alone.sample(9, seed=2), whole.sample(9, seed=2))
     assert (alone.step, alone.config.width) == (40, 4)
     for judge in (alone.discriminate, alone.features, alone.with_statistics_of):
-        with pytest.raises(UserError, match="discriminator: missing, as this is a generator alone"):
+        with pytest.raises(UserError, match="workdir: found a generator alone"):
             judge(whole.sample(2))
     assert dcgan_jax.load(exported("safetensors"), step=40).step == 40
     for step in (20, "best"):
@@ -178,7 +178,7 @@ def test_a_generator_alone_makes_images_and_tells_what_it_cannot(straight_run, e
 @pytest.mark.parametrize("name", ["guided_backprop", "maximal", "neighbours"])
 def test_a_figure_of_a_missing_discriminator_is_refused_before_images_are_looked_for(exported, tmp_path, name):
     done = call("figure", name, f"--workdir={exported('safetensors')}", f"--data={tmp_path / 'none'}")
-    assert (done.returncode, "this is a generator alone" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, "found a generator alone" in done.stderr) == (2, True), done.stderr
 
 
 def test_damaged_weights_are_told(exported, tmp_path):

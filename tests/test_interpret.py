@@ -14,6 +14,7 @@ from PIL import Image
 from dcgan_jax import latent
 from dcgan_jax.inference import load, untrained
 from dcgan_jax.interpret import excitation, forget, guided, neighbours, pictures, receptive
+from dcgan_jax.interpret.samples import Samples
 from dcgan_jax.ops.conv import conv_transpose
 from dcgan_jax.ops.pixels import to_uint8, to_unit_range
 from dcgan_jax.runtime.errors import UserError
@@ -164,6 +165,15 @@ def test_nearest_images_are_found_in_pixels_and_in_features(gan):
         neighbours.in_features(gan, images[[5, 650]], images),
     ):
         assert index.tolist() == [5, 650]
+
+
+def test_columns_have_the_numbers_of_their_samples(gan):
+    samples = Samples(gan)
+    shown = neighbours.figure(samples, noise(20, (16, 16, 1)), [3, 17])
+    assert shown.rows[0].titles == ("3", "17")
+    np.testing.assert_array_equal(shown.rows[0].images, gan.sample_at(np.array([3, 17])))
+    forgotten = forget.figure(samples, [forget.Box(i, 0, 8, 16, 16) for i in range(3)], 1, 3)
+    assert forgotten.rows[0].titles == ("0", "1", "2")
 
 
 def test_pictures_hold_their_images(tmp_path):

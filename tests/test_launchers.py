@@ -51,6 +51,13 @@ def test_each_explains_its_flags(script):
     assert (inside.returncode, inside.stdout, inside.stderr) == (0, done.stdout, "")
 
 
+def test_the_help_of_a_figure_lists_its_own_flags():
+    told = launch("figure", "walk", "--help").stdout
+    assert "--seed" in told
+    assert "--boxes" not in told
+    assert "--boxes" in launch("figure", "forget", "--help").stdout
+
+
 @pytest.mark.parametrize("script", LAUNCHERS)
 def test_a_process_and_a_call_refuse_no_arguments_alike(script):
     done, inside = launch(script), call(script)

@@ -277,7 +277,7 @@ def test_classes_are_told_with_their_sizes(caplog):
     [
         ("dog", ("cat", "dog"), 1),
         ("1", ("cat", "dog"), 1),
-        ("2", ("cat", "dog"), "found '2', expected a class from 0 to 1 or one of cat, dog"),
+        ("2", ("cat", "dog"), "found '2', expected a class from 0 to 1, or one of cat, dog"),
         ("10", ("2", "10"), 1),
         ("0", ("2", "10"), "found '0', expected one of 2, 10"),  # neither the first nor a class
         ("1", (), 1),

@@ -215,6 +215,8 @@ def folders(tmp_path_factory):
             folder = root / split / str(images.labels[i])
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(images.images[i, ..., 0]).save(folder / f"{i:04d}.png")
+    (root / "no_lmdb").mkdir()
+    (root / "no_lmdb" / "data.mdb").write_bytes(b"no lmdb")
     return root
 
 
@@ -293,6 +295,8 @@ def test_the_nearest_neighbour_by_its_launcher(conditional_run):
         ("probe", ("RUN", "--seed=-1"), "seed"),
         ("probe", ("--workdir=README.md/run",), "--workdir: 'README.md/run' cannot be used"),
         ("probe", ("RUN", "--data=FOLDERS/nowhere"), "--data"),
+        ("probe", ("RUN", "--data=FOLDERS/no_lmdb"), "expected an lmdb"),
+        ("probe", ("RUN", "--data=digits"), "--test: digits has no held-out images"),
         ("probe", ("RUN", "--data=FOLDERS/train", "--labels_per_class=0"), "--labels_per_class: found '0'"),
         ("supervised", ("RUN", "--data=FOLDERS/train", "--labels_per_class=500"), "expected at most"),
     ],
@@ -317,7 +321,13 @@ def test_a_conditional_network_makes_figures_of_a_class(conditional_run, tmp_pat
     wrong = call("sample", f"--workdir={conditional_run}", "--labels=nobody")
     assert (wrong.returncode, f"one of {', '.join(classes)}" in wrong.stderr) == (2, True)
     missing = call("figure", "walk", f"--workdir={conditional_run}", f"--out={tmp_path}")
-    assert (missing.returncode, "--label: missing" in missing.stderr) == (2, True)
+    assert missing.returncode == 2
+    assert f"--label: missing, expected one of {', '.join(classes)}" in missing.stderr
+    gan = load(conditional_run)
+    np.testing.assert_array_equal(gan.sample(2, labels=[classes[7], classes[2]]), gan.sample(2, labels=[7, 2]))
+    np.testing.assert_array_equal(gan.sample(2, labels=classes[7]), gan.sample(2, labels=7))
+    with pytest.raises(UserError, match="labels: found 'nobody', expected one of"):
+        gan.sample(2, labels="nobody")
 
 
 def test_statistics_of_images_are_those_that_training_would_take(straight_run):

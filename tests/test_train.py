@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -88,6 +89,10 @@ def test_a_run_may_start_from_the_networks_of_another(straight_run, tmp_path):
     assert f"resuming {tmp_path}/run from step 1\n" in call("train", *arguments, "--config.num_steps=2").stderr
     other = call("train", *SMALL, f"--workdir={tmp_path}/run", "--config.num_steps=3")
     assert (other.returncode, "another configuration (init: " in other.stderr) == (2, True)
+    paper = call("train", "--config=configs/digits.py:paper", f"--workdir={tmp_path}/run")
+    assert paper.returncode == 2
+    assert "another configuration, of the recipe 'default', not 'paper' (batch_size: " in paper.stderr
+    assert re.search(r"; and \d+ more\); pass another --workdir, or the old recipe", paper.stderr)
 
 
 def test_what_starts_from_another_run_has_its_networks_and_new_optimizers(straight_run):
@@ -468,4 +473,4 @@ def test_a_line_comes_every_ten_seconds_where_there_is_no_bar(tmp_path, monkeypa
     done = call("train", *SMALL, "--config.num_steps=4", "--config.log_every=9", f"--workdir={tmp_path}/run")
     told = [line for line in done.stderr.splitlines() if line.startswith("step ")]
     assert [line.split()[1] for line in told] == ["2/4", "3/4", "4/4", "4/4"]
-    assert all(line.endswith(" left") for line in told)
+    assert [line.endswith(" left") for line in told] == [True, True, False, False], "a report follows the last step"

@@ -97,10 +97,34 @@ def label_of(text: str, num_classes: int, known: tuple[str, ...], name: str) -> 
     """
     if text in known:
         return known.index(text)
-    numbered = any(title.isdecimal() for title in known)
-    if not numbered and text.isdecimal() and int(text) < num_classes:
+    if not _numbered(known) and text.isdecimal() and int(text) < num_classes:
         return int(text)
+    raise UserError(f"{name}: found {text!r}, expected {expected(num_classes, known)}")
+
+
+def expected(num_classes: int, known: tuple[str, ...]) -> str:
+    """'a class from 0 to 1, or one of cats, dogs': what `label_of` takes."""
     listed = ", ".join(known[:MAX_LISTED]) + (", ..." if len(known) > MAX_LISTED else "")
-    numbers = "" if numbered else f"a class from 0 to {num_classes - 1}"
-    expected = " or ".join(filter(None, (numbers, f"one of {listed}" if listed else "")))
-    raise UserError(f"{name}: found {text!r}, expected {expected}")
+    numbers = "" if _numbered(known) else f"a class from 0 to {num_classes - 1}"
+    return ", or ".join(filter(None, (numbers, f"one of {listed}" if listed else "")))
+
+
+def labels_of(given: Any, count: int, num_classes: int, known: tuple[str, ...]) -> np.ndarray:
+    """The labels, int32 [count], that a caller means by whole numbers or names of classes, `count` of them or one.
+
+    Raises UserError for anything else.
+    """
+    given = [] if given is None else given if np.ndim(given) else [given] * count
+    labels = np.asarray(given, None if count else np.int32)
+    if labels.dtype.kind == "U":
+        labels = np.array([label_of(text, num_classes, known, "labels") for text in labels.ravel().tolist()])
+    fits = labels.shape == (count,) and np.issubdtype(labels.dtype, np.integer)
+    if not fits or (count and not 0 <= labels.min() <= labels.max() < num_classes):
+        found = f"{len(labels)} of {np.unique(labels).tolist()[:9]}" if labels.ndim == 1 else str(labels.shape)
+        raise UserError(f"labels: found {found}, expected {count} whole numbers from 0 to {num_classes - 1}")
+    return labels.astype(np.int32)
+
+
+def _numbered(known: tuple[str, ...]) -> bool:
+    """Whether a class has a number for its name, so that a number alone does not say whether it is name or label."""
+    return any(title.isdecimal() for title in known)

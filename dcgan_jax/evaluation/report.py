@@ -12,6 +12,7 @@ from dcgan_jax.data.images import grid
 from dcgan_jax.runtime.files import json_lines
 
 NAME = "evaluation.jsonl"
+GAP = 4  # pixels around a pair of images
 
 
 def read(file: Path) -> list[dict[str, Any]]:
@@ -22,7 +23,7 @@ def read(file: Path) -> list[dict[str, Any]]:
 def curves(lines: list[dict[str, Any]], folder: Path, metrics: Collection[str] | None = None) -> list[Path]:
     """Draws each of these metrics, by default all, against the step: a PNG each, a curve for each features and seed.
 
-    Of several values of a step, the last.
+    Of several values of a step, the last. A metric that no curve has at two steps is not drawn.
     """
     from matplotlib.figure import Figure  # slow to import, and not needed to train without metrics
 
@@ -32,6 +33,8 @@ def curves(lines: list[dict[str, Any]], folder: Path, metrics: Collection[str] |
             by_metric[line["metric"]][line["features"], line.get("seed", 0)][line["step"]] = line
     files = []
     for metric, by_origin in by_metric.items():
+        if max(map(len, by_origin.values())) < 2:
+            continue
         several_seeds = len({seed for _, seed in by_origin}) > 1
         figure = Figure(figsize=(6, 4), layout="constrained")
         axes = figure.add_subplot()
@@ -50,9 +53,16 @@ def curves(lines: list[dict[str, Any]], folder: Path, metrics: Collection[str] |
     return files
 
 
-def save_pairs(samples: np.ndarray, images: np.ndarray, file: Path) -> None:
-    """Writes a picture of samples, each with a training image on its right; both uint8 [N, H, W, C]."""
+def save_pairs(samples: np.ndarray, images: np.ndarray, origin: str, file: Path) -> None:
+    """Writes a picture of samples, each with a training image on its right; both uint8 [N, H, W, C].
+
+    origin: whose samples they are, for the caption.
+    """
     pairs = np.concatenate([samples, images], axis=2)
+    apart = np.pad(pairs, ((0, 0), (GAP, GAP), (GAP, GAP), (0, 0)))
     file.parent.mkdir(parents=True, exist_ok=True)
-    caption = "Pairs: a sample on the left, on the right the training image that is nearest to it by the features."
-    captioned(grid(pairs, columns=4), caption).save(file)
+    caption = (
+        "Pairs: a sample on the left, on the right the training image that is nearest to it by the features. "
+        f"Samples of {origin}."
+    )
+    captioned(grid(apart, columns=4), caption).save(file)

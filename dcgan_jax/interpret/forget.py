@@ -160,7 +160,8 @@ def figure(samples: Samples, boxes: list[Box], layer: int, count: int) -> Figure
         f"of {len(boxes)} boxes in {len({box.sample for box in boxes})} samples, which is right on "
         f"{forgotten.inside_right:.0%} of the places inside and {forgotten.outside_right:.0%} of those outside."
     )
-    return Figure([Row("boxes", framed), Row("before", before), Row("after", after)], text)
+    numbers = tuple(map(str, range(len(before))))
+    return Figure([Row("boxes", framed, numbers), Row("before", before), Row("after", after)], text)
 
 
 def frame(image: np.ndarray, box: Box) -> None:

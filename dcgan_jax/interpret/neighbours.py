@@ -42,7 +42,10 @@ def figure(samples: Samples, images: np.ndarray, numbers: Sequence[int]) -> Figu
     Nearest in pixels, and also in features if the discriminator has convolutions and takes no labels.
     """
     gan, made = samples.gan, samples.images(samples.z(list(numbers)))
-    rows = [Row("samples", made), Row("nearest\nin pixels", np.asarray(images[in_pixels(made, images)]))]
+    rows = [
+        Row("samples", made, tuple(map(str, numbers))),
+        Row("nearest\nin pixels", np.asarray(images[in_pixels(made, images)])),
+    ]
     if not gan.config.num_classes and gan.discriminator.features:
         rows.append(Row("nearest\nin features", np.asarray(images[in_features(gan, made, images)])))
     spaces = "pixels and in the discriminator's features (all convolutions, max-pooled to 4x4)"

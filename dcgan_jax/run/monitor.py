@@ -122,7 +122,7 @@ class Monitor:
         first, began = self._first = self._first or (self._step, now)
         if self._bar.disable and now - self._told > INTERVAL and self._step > first:
             left = (now - began) / (self._step - first) * (self._num_steps - self._step)
-            self._tell(f"step {self._step}/{self._num_steps}  {tqdm.format_interval(left)} left")
+            self._tell(f"step {self._step}/{self._num_steps}", self._step, left)
 
     def write_metrics(self, step: int, values: dict[str, float], lap: Lap) -> None:
         """Writes the metrics of one step, with what `Clock` measured since the last time."""
@@ -141,12 +141,14 @@ class Monitor:
         if self._bar.disable:
             left = (self._num_steps - step) / lap.steps_per_second
             text = "  ".join(f"{name} {value}" for name, value in shown.items())
-            self._tell(f"step {step}/{self._num_steps}  {text}  {tqdm.format_interval(left)} left")
+            self._tell(f"step {step}/{self._num_steps}  {text}", step, left)
 
-    def _tell(self, line: str) -> None:
+    def _tell(self, line: str, step: int, left: float) -> None:
+        """Prints a line, with the time left unless this is the last step, after which there is more to do."""
         self._told = time.monotonic()
+        ending = f"  {tqdm.format_interval(left)} left" if step < self._num_steps else ""
         with suppress(OSError):  # a terminal that is gone is no reason to stop
-            print(line, file=sys.stderr, flush=True)
+            print(line + ending, file=sys.stderr, flush=True)
 
     def lines(self) -> list[dict[str, Any]]:
         """What metrics.jsonl holds so far."""

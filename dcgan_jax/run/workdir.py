@@ -24,6 +24,7 @@ from dcgan_jax.runtime.errors import TrainingError, UserError, writable_path
 from dcgan_jax.state import GANState
 
 log = logging.getLogger("dcgan_jax")
+MAX_LISTED = 6  # fields that differ
 
 
 class Claim(NamedTuple):
@@ -172,9 +173,15 @@ def _check_history(workdir: Path, config: ConfigDict) -> None:
     recorded = last_recorded_step(workdir / "metrics.jsonl")
     differing = configuration.differences(old, config.to_dict())
     if differing and (available or recorded):  # before the first step there is nothing to protect
+        shown = "; ".join(differing[:MAX_LISTED])
+        more = f"; and {len(differing) - MAX_LISTED} more" if len(differing) > MAX_LISTED else ""
+        recipes = [one.get("recipe", "default") for one in (old, config)]
+        by, advice = "", "the old values"
+        if recipes[0] != recipes[1]:
+            by, advice = f", of the recipe {recipes[0]!r}, not {recipes[1]!r}", "the old recipe (CONFIG.py:RECIPE)"
         raise UserError(
-            f"workdir: {str(workdir)!r} was written by another configuration ({'; '.join(differing)}); "
-            "pass another --workdir, or the old values"
+            f"workdir: {str(workdir)!r} was written by another configuration{by} ({shown}{more}); pass another "
+            f"--workdir, or {advice}"
         )
     # The save of one checkpoint is over when the next begins; a run killed before that has none, and starts again.
     if not available and recorded > 2 * old["checkpoint_every"]:
