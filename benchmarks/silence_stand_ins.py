@@ -31,7 +31,7 @@ SKIPPED = {
     r"tpu_pod\.sh$": "wants a TPU",
     r"logger=(wandb|trackio)": "wants another package, and an account",
     r"THEIR_SAMPLES": "wants Inception's weights from the network",
-    r"figure\.py --label|sample\.py --labels$|prepare\.py --verify$": "a flag that is spoken of",
+    r"launch/\w+\.py( [a-z]+)?( --(label|labels|verify|num|format|metrics)\b\S*)*$": ("flags that are spoken of"),
 }
 # What is replaced in a command, by regular expressions.
 REPLACED = {
@@ -41,6 +41,7 @@ REPLACED = {
     r"--config\.data\.path=data/bedroom_train_lmdb": "--config.data.source=folder --config.data.path=FOLDER",
     r"--boxes=FILE": "--boxes=8,8,20,20",
     r"explore\.py --workdir=\S+": r"\g<0> --port=17860",
+    r"kid10k_test": "kid10k_train",  # the stand-ins have fewer than 1,000 held-out images
     r"--z=FILE": "--workdir=runs/digits --z=z.npz",
     r"--step=3000 --z=\S+": "--z=z.npz",
     r" --step=28000": "",
@@ -92,7 +93,8 @@ def folder_for(command: str, base: Path, place: Path) -> None:
         if (base / name).exists():
             (place / name).symlink_to(base / name)
     trains = re.search(r"launch/train\.py|dcgan-jax train|import_weights|sweep\S* .*--set", command)
-    wanted = set(re.findall(r"init=(\S+)" if trains else r"\b(?:runs/\w+|DIR|sweeps/lr)\b", command))
+    runs = r"init=(\S+)" if trains else r"\b(?:runs/\w+|DIR|sweeps/lr)\b"
+    wanted = set(re.findall(runs, shortened(command)))
     for name in wanted:
         of = {"mnist_conditional": "conditional", "mine": "classes", "digits": "digits", "theirs": "theirs"}
         source = base / "runs" / of.get(Path(name).name, "images")
