@@ -69,6 +69,18 @@ def test_formulations_equal_the_plain_one(kernel_size, stride, side):
         assert_equal(found[form, function], found["plain", function])
 
 
+@pytest.mark.parametrize("kernel_size", winograd.KERNEL_SIZES)
+def test_winograds_form_of_large_images_equals_the_plain_one(kernel_size, monkeypatch):
+    monkeypatch.setattr(winograd, "LARGE", 0)
+    known = arrays(kernel_size, 2, (5, 7), channels=(16, 24))
+    for function in ("conv", "kernel_gradient"):
+        found, expected = (
+            function_of(form, function, kernel_size, 2)(*formulations.arguments(function, known))
+            for form in ("winograd", "plain")
+        )
+        assert_equal(found, expected)
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("function", ["conv", "conv_transpose"])
 def test_gradients_of_gradients_equal_those_of_the_plain_one(form, function, monkeypatch):
