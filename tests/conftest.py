@@ -179,7 +179,8 @@ def _launcher_state() -> Iterator[None]:
     sys.path.insert(0, str(ROOT / "launch"))
     try:
         # On a busy machine short work takes long, and would be shown among what tests expect.
-        with mock.patch.object(signals, "StopRequests", _NeverExits), mock.patch.object(progress, "QUIET", 3600):
+        unshown = mock.patch.multiple(progress, QUIET=3600, INTERVAL=3600)
+        with mock.patch.object(signals, "StopRequests", _NeverExits), unshown:
             yield
     finally:
         for name in set(flags.FLAGS) - known_flags:

@@ -38,7 +38,7 @@ def screen(monkeypatch):
         stream = Screen(terminal)
         monkeypatch.setattr(sys, "stderr", stream)
         monkeypatch.setattr(module, "QUIET", quiet)
-        monkeypatch.setattr(module, "INTERVAL", 0.001)
+        monkeypatch.setattr(module, "INTERVAL", quiet)
         return stream
 
     return make
@@ -75,6 +75,23 @@ def test_short_work_shows_nothing(screen):
     stream = screen(quiet=30)
     assert list(progress([1, 2], "hashing", "images")) == [1, 2]
     assert not stream.getvalue()
+
+
+def test_short_work_after_much_without_a_line_shows_one(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    silence = module._Silence()
+
+    def after(seconds):
+        now[0] += seconds
+        silence.begins()
+        return silence.remaining()
+
+    assert after(0) == module.QUIET
+    assert [after(1.5) for _ in range(5)] == [2, 2, 2, 1, 0]  # each shorter than what is shown, but 7.5 s in all
+    silence.ends()
+    assert after(1.5) == module.QUIET
+    assert after(60) == module.QUIET, "nobody waits for what has ended"
 
 
 def test_of_two_the_inner_one_is_shown(screen):

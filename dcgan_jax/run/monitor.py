@@ -22,7 +22,7 @@ from dcgan_jax.data.images import grid
 from dcgan_jax.run import tags
 from dcgan_jax.run.trackers import Tracker
 from dcgan_jax.runtime import files
-from dcgan_jax.runtime.progress import INTERVAL
+from dcgan_jax.runtime.progress import INTERVAL, silence
 
 log = logging.getLogger("dcgan_jax")
 
@@ -118,6 +118,7 @@ class Monitor:
     def advance(self) -> None:
         """One more step is done."""
         self._bar.update()
+        silence.lasts()
         self._step, now = self._step + 1, time.monotonic()
         first, began = self._first = self._first or (self._step, now)
         if self._bar.disable and now - self._told > INTERVAL and self._step > first:
@@ -146,6 +147,7 @@ class Monitor:
     def _tell(self, line: str, step: int, left: float) -> None:
         """Prints a line, with the time left unless this is the last step, after which there is more to do."""
         self._told = time.monotonic()
+        silence.ends()
         ending = f"  {tqdm.format_interval(left)} left" if step < self._num_steps else ""
         with suppress(OSError):  # a terminal that is gone is no reason to stop
             print(line + ending, file=sys.stderr, flush=True)

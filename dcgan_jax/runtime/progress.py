@@ -1,8 +1,10 @@
 """Shows how far long work is: a bar on a terminal, elsewhere a line at least every ten seconds.
 
-Work that is over within two seconds shows nothing, and of several processes the first alone shows any.
+Work that is over within two seconds shows nothing, unless there was much of it without a line just before; and of
+several processes the first alone shows any.
 """
 
+import math
 import sys
 import threading
 import time
@@ -15,11 +17,39 @@ from dcgan_jax.runtime.compile_times import Compilation
 T = TypeVar("T")
 
 QUIET = 2.0  # seconds before anything is shown
-INTERVAL = 8.0  # seconds between lines: with QUIET ten, from the last line of one work to the first of the next
+INTERVAL = 7.0  # seconds between lines: with QUIET less than ten, from one work's last line to the next one's first
 REDRAW = 0.5  # seconds between drawings of a bar
 WRITING = 1.0  # seconds that a line may take: nobody may read the stream
 
 _running: "list[Progress]" = []  # the innermost last
+
+
+class _Silence:
+    """How long there has been work without a line, whoever did it."""
+
+    def __init__(self) -> None:
+        self.began = self.worked = -math.inf
+
+    def begins(self) -> None:
+        """Work begins: without a silence before it, one begins here."""
+        if time.monotonic() - self.worked > QUIET and not _running:
+            self.began = time.monotonic()
+        self.lasts()
+
+    def lasts(self) -> None:
+        """There has been work until now."""
+        self.worked = time.monotonic()
+
+    def ends(self) -> None:
+        """A line is printed."""
+        self.began = self.worked = time.monotonic()
+
+    def remaining(self) -> float:
+        """Seconds after which work that begins now should print its first line."""
+        return max(0.0, min(QUIET, self.began + INTERVAL - time.monotonic()))
+
+
+silence = _Silence()
 
 
 class Progress:
@@ -64,6 +94,7 @@ class Progress:
 
     def __enter__(self) -> "Progress":
         self._thread = threading.Thread(target=self._show, daemon=True)
+        silence.begins()
         _running.append(self)
         if _is_first_process():
             self._thread.start()
@@ -72,6 +103,7 @@ class Progress:
     def __exit__(self, *error: object) -> None:
         self._over.set()
         _running.remove(self)
+        silence.lasts()
         if self._counted is None and error == (None, None, None):
             self._compiled()
         if self._thread.is_alive():
@@ -97,7 +129,7 @@ class Progress:
 
     def _show(self) -> None:
         """Runs beside the work, which may not come back for minutes."""
-        wait = QUIET
+        wait = silence.remaining()
         while not self._over.wait(wait):
             with suppress(OSError, ValueError):  # a stream that is gone is no reason to stop
                 if not self._tells_most():
@@ -118,6 +150,7 @@ class Progress:
 
     def _print(self) -> float:
         print(self, file=sys.stderr, flush=True)
+        silence.ends()
         return INTERVAL
 
     def _draw(self) -> float:
@@ -126,6 +159,7 @@ class Progress:
 
             form = "{desc}  |{bar}| {percentage:.0f}%" if self._total else "{desc}"
             self._bar = tqdm(desc=str(self), total=self._total, bar_format=form, leave=False, dynamic_ncols=True)
+        silence.ends()
         self._bar.n = self._done
         self._bar.set_description_str(str(self))
         return REDRAW
