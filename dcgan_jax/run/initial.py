@@ -12,6 +12,7 @@ from dcgan_jax.config import flatten
 from dcgan_jax.fields import FIELDS, SECTIONS
 from dcgan_jax.run import places, trees
 from dcgan_jax.runtime.errors import UserError, rename_fields
+from dcgan_jax.runtime.progress import Progress
 from dcgan_jax.state import GANState
 
 log = logging.getLogger("dcgan_jax")
@@ -53,7 +54,9 @@ def networks(config: ConfigDict) -> Tree:
 
 def state(config: ConfigDict, started_from: Tree) -> GANState:
     """The state at step 0, as numpy arrays. started_from: of `networks`."""
-    created = jax.device_get(states.create(config))
+    # Its small programs wait for the compiler, which is busy with the step.
+    with Progress("making the networks", compiles=states.abstract(config)):
+        created = jax.device_get(states.create(config))
     tree = serialization.to_state_dict(created)
     return serialization.from_state_dict(
         created, tree | {name: tree[name] | part for name, part in started_from.items()}
