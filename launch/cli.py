@@ -30,14 +30,15 @@ def run(
     *,
     read: Callable[[list[str]], list[str]] | None = None,
     names: Mapping[str, Sequence[str]] | None = None,
+    unused: Sequence[str] = (),
 ) -> None:
     """Parses the flags, calls `main`, and exits with a code.
 
     0: done. 2: a mistake of the user's, printed in one line. 1: a failure of training, or a full disk. Otherwise: what
     `main` returns. read: checks the arguments before absl parses them, and returns those to parse. names: the
     first argument must be one of them, and is passed to `main`; each has those flags of its own that not all of them
-    use, and `NAME --help` leaves out those of the others. Nobody needs to read what is printed: a closed stream changes
-    no code.
+    use, and `NAME --help` leaves out those of the others, and `unused` ones. Nobody needs to read what is printed: a
+    closed stream changes no code.
     """
     streams.open_closed()
     streams.forgive_closed_pipes()
@@ -46,7 +47,7 @@ def run(
     logging.basicConfig(level=logging.WARNING, handlers=[to_stderr])
     logging.getLogger("dcgan_jax").setLevel(logging.INFO)
     try:
-        _help(sys.argv[1:], usage, names or {})
+        _help(sys.argv[1:], usage, names or {}, unused)
         if read:
             sys.argv[1:] = read(sys.argv[1:])
         rest = _parsed(sys.argv)[1:]
@@ -69,7 +70,7 @@ def run(
         leave(FAILURE)
 
 
-def _help(arguments: list[str], usage: str, names: Mapping[str, Sequence[str]]) -> None:
+def _help(arguments: list[str], usage: str, names: Mapping[str, Sequence[str]], unused: Sequence[str]) -> None:
     """Answers --help and, with a configuration, --help_config, and exits; JAX is not imported for them."""
     with_fields = "configuration" in sys.modules
     if with_fields and "--help_config" in arguments:
@@ -77,9 +78,11 @@ def _help(arguments: list[str], usage: str, names: Mapping[str, Sequence[str]]) 
         sys.exit(0)
     if {"-h", "--help"} & set(arguments):
         shared = [name for name in ("configuration", "image_sets", "processes") if name in sys.modules]
-        if chosen := names.keys() & set(arguments):
-            for flag in set().union(*names.values()).difference(*(names[name] for name in chosen)):
-                delattr(flags.FLAGS, flag)
+        left_out = set(unused)
+        if chosen := next((name for name in arguments if name in names), None):
+            left_out |= set().union(*names.values()) - set(names[chosen])
+        for flag in left_out:
+            delattr(flags.FLAGS, flag)
         texts = (usage, flags.FLAGS.main_module_help(), *map(flags.FLAGS.module_help, shared))
         print(*map(command.as_typed, texts), sep="\n")
         if with_fields:

@@ -70,6 +70,7 @@ FLAGS_USED = {
     "forget": ("layer", "boxes", "num"),
     "neighbours": ("num", "exemplars", *image_sets.TRAINING),
 }
+UNUSED = ("test",)  # of `image_sets`
 OF_DISCRIMINATOR = ("guided_backprop", "maximal", "neighbours")
 
 
@@ -176,7 +177,7 @@ def _check_flags(name: str) -> None:
         used.discard("num" if EXEMPLARS.value else "noise")
     if name == "neighbours" and EXEMPLARS.value:
         used.discard("num")
-    for flag in sorted(set().union(("test",), *FLAGS_USED.values()) - used):
+    for flag in sorted(set().union(UNUSED, *FLAGS_USED.values()) - used):
         if flags.FLAGS[flag].present:
             raise UserError(f"--{flag}: found {flags.FLAGS[flag].value}, expected none: this {name} makes no use of it")
 
@@ -214,4 +215,4 @@ def _real(gan: "TrainedGAN") -> np.ndarray:
 
 
 if __name__ == "__main__":
-    cli.run(main, __doc__, names=FLAGS_USED)
+    cli.run(main, __doc__, names=FLAGS_USED, unused=UNUSED)

@@ -1,5 +1,6 @@
 """The flags --data, --test, --prepared: the real images that a trained network is measured or shown with."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -70,7 +71,7 @@ def open_test(config: ConfigDict) -> "ImageSet":
 
     config = replaced(config)
     if config.data.source == "digits":
-        raise UserError("--test: digits has no held-out images; pass --data and --test with those of another set")
+        raise UserError("--data: digits has no held-out images; pass another set by --data, and --test")
     with rename_fields(_names(config)):
         test = data.held_out(validate(config))
     if test is None:
@@ -93,7 +94,7 @@ def _names(config: ConfigDict) -> dict[str, str]:
 def _source(place: str) -> str:
     if hub.is_remote(place):
         return "parquet"
-    if place == "digits":
+    if place == "digits" and not Path(place).exists():
         return place
     path = local_path(place, "--data")
     if (path / "card.json").exists():

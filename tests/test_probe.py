@@ -296,7 +296,7 @@ def test_the_nearest_neighbour_by_its_launcher(conditional_run):
         ("probe", ("--workdir=README.md/run",), "--workdir: 'README.md/run' cannot be used"),
         ("probe", ("RUN", "--data=FOLDERS/nowhere"), "--data"),
         ("probe", ("RUN", "--data=FOLDERS/no_lmdb"), "expected an lmdb"),
-        ("probe", ("RUN", "--data=digits"), "--test: digits has no held-out images"),
+        ("probe", ("RUN", "--data=digits"), "--data: digits has no held-out images"),
         ("probe", ("RUN", "--data=FOLDERS/train", "--labels_per_class=0"), "--labels_per_class: found '0'"),
         ("supervised", ("RUN", "--data=FOLDERS/train", "--labels_per_class=500"), "expected at most"),
     ],
@@ -326,8 +326,9 @@ def test_a_conditional_network_makes_figures_of_a_class(conditional_run, tmp_pat
     gan = load(conditional_run)
     np.testing.assert_array_equal(gan.sample(2, labels=[classes[7], classes[2]]), gan.sample(2, labels=[7, 2]))
     np.testing.assert_array_equal(gan.sample(2, labels=classes[7]), gan.sample(2, labels=7))
-    with pytest.raises(UserError, match="labels: found 'nobody', expected one of"):
-        gan.sample(2, labels="nobody")
+    for wrong in ("nobody", ["nobody", 1], [[classes[1]], [classes[2]]], [None, classes[1]], {classes[1]: 1}, b"1"):
+        with pytest.raises(UserError, match=r"labels: found .*, expected "):
+            gan.sample(2, labels=wrong)
 
 
 def test_statistics_of_images_are_those_that_training_would_take(straight_run):

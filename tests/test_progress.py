@@ -82,16 +82,20 @@ def test_short_work_after_much_without_a_line_shows_one(monkeypatch):
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     silence = module._Silence()
 
-    def after(seconds):
-        now[0] += seconds
+    def work(seconds, pause=0.0):
+        now[0] += pause
         silence.begins()
-        return silence.remaining()
+        remaining = silence.remaining()
+        now[0] += seconds
+        silence.lasts()
+        return remaining
 
-    assert after(0) == module.QUIET
-    assert [after(1.5) for _ in range(5)] == [2, 2, 2, 1, 0]  # each shorter than what is shown, but 7.5 s in all
+    # Each shorter than what is shown, but 7.5 s in all.
+    assert [work(1.5) for _ in range(6)] == [2, 2, 2, 2, 1, 0]
     silence.ends()
-    assert after(1.5) == module.QUIET
-    assert after(60) == module.QUIET, "nobody waits for what has ended"
+    assert work(1.5) == module.QUIET
+    assert work(1.5, pause=60) == module.QUIET, "nobody waits for what has ended"
+    assert [work(0.1, pause=1.0) for _ in range(9)] == [module.QUIET] * 9, "pauses are no work"
 
 
 def test_of_two_the_inner_one_is_shown(screen):

@@ -1,5 +1,8 @@
 """The classes of prepared images: a label is the rank of a class on their card."""
 
+import operator
+import reprlib
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -97,7 +100,7 @@ def label_of(text: str, num_classes: int, known: tuple[str, ...], name: str) -> 
     """
     if text in known:
         return known.index(text)
-    if not _numbered(known) and text.isdecimal() and int(text) < num_classes:
+    if not _numbered(known) and text.isdecimal() and len(text) < 10 and int(text) < num_classes:
         return int(text)
     raise UserError(f"{name}: found {text!r}, expected {expected(num_classes, known)}")
 
@@ -114,15 +117,28 @@ def labels_of(given: Any, count: int, num_classes: int, known: tuple[str, ...]) 
 
     Raises UserError for anything else.
     """
-    given = [] if given is None else given if np.ndim(given) else [given] * count
-    labels = np.asarray(given, None if count else np.int32)
-    if labels.dtype.kind == "U":
-        labels = np.array([label_of(text, num_classes, known, "labels") for text in labels.ravel().tolist()])
-    fits = labels.shape == (count,) and np.issubdtype(labels.dtype, np.integer)
-    if not fits or (count and not 0 <= labels.min() <= labels.max() < num_classes):
-        found = f"{len(labels)} of {np.unique(labels).tolist()[:9]}" if labels.ndim == 1 else str(labels.shape)
-        raise UserError(f"labels: found {found}, expected {count} whole numbers from 0 to {num_classes - 1}")
-    return labels.astype(np.int32)
+    labels: list[int | None] = [None]
+    with suppress(ValueError):  # of lists that differ in length
+        entries = np.asarray(given, object)
+        if entries.ndim == 0:
+            labels = [_label(entries.item(), num_classes, known)] * max(1, count)
+        elif entries.shape == (count,):
+            labels = [_label(entry, num_classes, known) for entry in entries]
+    if None in labels:
+        found, names = " ".join(reprlib.repr(given).split()), " or names" if known else ""
+        raise UserError(f"labels: found {found}, expected {count} whole numbers from 0 to {num_classes - 1}{names}")
+    return np.array(labels[:count], np.int32)
+
+
+def _label(entry: Any, num_classes: int, known: tuple[str, ...]) -> int | None:
+    """The label that one entry stands for; None if that is none. Raises UserError for an unknown name."""
+    if isinstance(entry, str):
+        return label_of(entry, num_classes, known, "labels")
+    with suppress(TypeError):
+        number = operator.index(entry)
+        if 0 <= number < num_classes and not isinstance(entry, bool | np.bool_):
+            return number
+    return None
 
 
 def _numbered(known: tuple[str, ...]) -> bool:

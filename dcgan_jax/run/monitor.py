@@ -118,7 +118,7 @@ class Monitor:
     def advance(self) -> None:
         """One more step is done."""
         self._bar.update()
-        silence.lasts()
+        silence.lasts() if self._bar.disable else silence.ends()
         self._step, now = self._step + 1, time.monotonic()
         first, began = self._first = self._first or (self._step, now)
         if self._bar.disable and now - self._told > INTERVAL and self._step > first:

@@ -178,7 +178,10 @@ def _check_history(workdir: Path, config: ConfigDict) -> None:
         recipes = [one.get("recipe", "default") for one in (old, config)]
         by, advice = "", "the old values"
         if recipes[0] != recipes[1]:
-            by, advice = f", of the recipe {recipes[0]!r}, not {recipes[1]!r}", "the old recipe (CONFIG.py:RECIPE)"
+            by, advice = (
+                f", of the recipe {recipes[0]!r}, not {recipes[1]!r}",
+                "the old recipe (CONFIG.py:RECIPE) and values",
+            )
         raise UserError(
             f"workdir: {str(workdir)!r} was written by another configuration{by} ({shown}{more}); pass another "
             f"--workdir, or {advice}"

@@ -31,10 +31,12 @@ class _Silence:
         self.began = self.worked = -math.inf
 
     def begins(self) -> None:
-        """Work begins: without a silence before it, one begins here."""
-        if time.monotonic() - self.worked > QUIET and not _running:
-            self.began = time.monotonic()
-        self.lasts()
+        """Work begins. What nobody worked does not count; after a pause there is no silence to go on."""
+        now = time.monotonic()
+        if not _running:
+            idle = now - self.worked
+            self.began = now if idle > QUIET else self.began + idle
+        self.worked = now
 
     def lasts(self) -> None:
         """There has been work until now."""
