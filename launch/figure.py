@@ -7,7 +7,7 @@ walk             interpolation between 9 random points and back, along lines and
 arithmetic       A - B + C, each the mean z of 3 samples: --exemplars=1,2,3/4,5,6/7,8,9 (figure 7)
 turn             random samples moved along the difference of two mean z: --exemplars=1,2,3,4/5,6,7,8 (figure 8)
 guided_backprop  guided backpropagation from features of the discriminator's last convolution, beside those of an
-                 untrained one (figure 5)
+                 untrained one (figure 5); like `maximal` of a run without classes
 maximal          the image patches with the highest activation of each feature
 forget           samples without the feature maps that respond to what is in boxes (figure 6)
 neighbours       samples beside their nearest training images, in pixels and in the discriminator's features
@@ -95,10 +95,10 @@ def main(name: str) -> None:
         raise UserError(f"--out: found {OUT.value!r}, expected a folder, in which each figure gets a name of its own")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out: {str(folder)!r} is a file, expected a folder; pass another --out")
-    label = "" if chosen is None else f"label {chosen}"
     samples = Samples(gan, SEED.value, chosen)
+    label = f"_label_{_as_name(samples.title)}" if samples.title else ""
     names, make = _plan(name, samples)
-    ending = f"{_given(name)}_step_{gan.step:08d}_seed_{SEED.value}{label and '_' + label.replace(' ', '_')}"
+    ending = f"{_given(name)}_step_{gan.step:08d}_seed_{SEED.value}{label}"
     files = [folder / f"{each}{ending}.{kind}" for each in names for kind in ("png", "gif")]
     _refuse_existing(files)
     with Progress(f"computing {name}"):

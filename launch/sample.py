@@ -10,6 +10,7 @@ not on --num. --z=FILE makes the images of the points in a file, as launch/explo
 """
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,9 @@ def main() -> None:
     _check_size(nbytes * (SCALE.value**2 if FORMAT.value == "grid" else 1))
     ending = {"grid": ".png", "png": "", "npz": ".npz"}[FORMAT.value]
     chosen = _labels(gan)
-    named = f"_labels_{'-'.join(map(str, chosen))}" if chosen else ""
+    titles = [gan.classes[label] if gan.classes else str(label) for label in chosen or ()]
+    names = "-".join(re.sub(r"[^\w.]+", "_", title) for title in titles)[:100]
+    named = f"_labels_{names}" if names else ""
     scaled = f"_scale_{SCALE.value}" if SCALE.value > 1 else ""
     origin = f"z_{Path(Z.value).stem}" if points else f"seed_{SEED.value}_num_{num}{named}"
     name = f"step_{gan.step:08d}_{origin}{scaled}{ending}"

@@ -31,3 +31,9 @@ def test_a_caption_has_as_many_lines_as_it_needs(mode):
     assert long.height > short.height > 20
     assert short.mode == mode
     assert short.getpixel((60, 19)) in (255, (255, 255, 255))
+
+
+def test_letters_beyond_ascii_are_drawn():
+    shown = titled(np.zeros((3, 8, 8, 1), np.uint8), ["ü", "ж", "\ue000"])  # the last is no letter of any alphabet
+    assert not np.array_equal(shown[0], shown[2])
+    assert not np.array_equal(shown[1], shown[2])

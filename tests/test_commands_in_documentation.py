@@ -34,7 +34,7 @@ def check(line):
     with _launcher_state(), mock.patch.object(sys, "argv", [file, *arguments]):
         import cli
 
-        def parse(main, usage, *, read=None, names=()):
+        def parse(main, usage, *, read=None, names=(), unused=()):
             if re.fullmatch(r"--\w+", " ".join(arguments)):  # a flag that is spoken of
                 assert arguments[0] in ("--help", *(f"--{name}" for name in flags.FLAGS)), line
                 return

@@ -87,6 +87,9 @@ def test_another_step_and_one_that_does_not_exist(straight_run):
 def test_no_run_is_never_a_fresh_start(tmp_path):
     with pytest.raises(dcgan_jax.UserError, match="holds no checkpoint"):
         dcgan_jax.load(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(dcgan_jax.UserError, match="has saved no checkpoint yet"):
+        dcgan_jax.load(tmp_path)
     with pytest.raises(dcgan_jax.UserError, match="does not exist"):
         dcgan_jax.load(tmp_path / "nothing")
 
@@ -113,9 +116,11 @@ def test_a_conditional_network_takes_labels(tiny, tmp_path):
     np.testing.assert_array_equal(gan.sample(12), gan.sample(12, labels=np.arange(12) % 10))
     np.testing.assert_array_equal(gan.sample(3, labels=7), gan.sample(3, labels=[7, 7, 7]))
     assert not np.array_equal(gan.sample(2, labels=[0, 0])[0], gan.sample(2, labels=[5, 5])[0])
-    for labels in ([0], [0, 10], [0.5, 1.0], 10, 0.5, True, None):
+    for labels in ([0], [0, 10], [0.5, 1.0], 10, 0.5, True, [None, 1], [[0, 1]], [[0], [0, 1]]):
         with pytest.raises(dcgan_jax.UserError, match=r"labels: found .* whole numbers from 0 to 9"):
             gan.generate(np.zeros((2, 6)), labels)
+    with pytest.raises(dcgan_jax.UserError, match=r"labels: missing, expected 2, each "):
+        gan.generate(np.zeros((2, 6)))
     from flax import serialization
 
     direct = TrainedGAN(config, serialization.to_state_dict(final))

@@ -113,6 +113,16 @@ def test_a_class_may_have_the_name_of_a_split(tmp_path, caplog):
     assert layout.take_split(names, "train").names == names[:4]
 
 
+@pytest.mark.parametrize(
+    "folders",
+    [("faces", "cifar/train", "cifar/test"), ("2021/val", "2022/holiday", "2023/train")],
+)
+def test_splits_of_one_class_alone_are_none(folders):
+    names = [f"{folder}/{i}.png" for folder in folders for i in range(2)]
+    assert layout.take_split(names, "train").names == names
+    assert layout.by_folders(names).classes == tuple(dict.fromkeys(sorted(folder.split("/")[0] for folder in folders)))
+
+
 # The training split among folders, and the classes in it.
 SPLITS_BY_OTHER_NAMES = {
     "training_set/a training_set/b test_set/a test_set/b": ("training_set/", ("a", "b")),

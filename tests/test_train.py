@@ -77,7 +77,7 @@ def test_a_run_may_start_from_the_networks_of_another(straight_run, tmp_path):
     assert wrong.returncode == 2
     told = "float32[8], expected float32[16]; discriminator/batch_stats/norm_1/var"
     assert told in wrong.stderr
-    assert "pass the values that its config.json has for width\n" in wrong.stderr
+    assert "; pass --config.width=4\n" in wrong.stderr
     assert not (tmp_path / "run").exists()
     assert call("train", *arguments, "--config.num_steps=1").returncode == 0
     found, expected = (checkpoint.read(run)[0] for run in (tmp_path / "run", donor))

@@ -1,6 +1,9 @@
 """Text below pictures, in white on black: what a picture shows, and the classes of the images in it."""
 
+import functools
+import importlib.util
 import textwrap
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -8,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from dcgan_jax.data.images import visible
 
 SIZE = 11  # of the letters, in pixels
-LETTER = 6  # the width of most letters
+LETTER = 7  # the width of most letters
 MARGIN = 3
 
 
@@ -45,5 +48,9 @@ def _length(text: str) -> int:
     return int(np.ceil(_font().getlength(text)))
 
 
+@functools.cache
 def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(SIZE)
+    """DejaVu Sans, which comes with matplotlib: Pillow's own font has no letters beyond ASCII."""
+    found = importlib.util.find_spec("matplotlib")  # without the seconds of its import
+    file = Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf" if found and found.origin else None
+    return ImageFont.truetype(file, SIZE) if file and file.is_file() else ImageFont.load_default(SIZE)

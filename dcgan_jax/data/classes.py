@@ -117,6 +117,8 @@ def labels_of(given: Any, count: int, num_classes: int, known: tuple[str, ...]) 
 
     Raises UserError for anything else.
     """
+    if given is None:
+        raise UserError(f"labels: missing, expected {count}, each {expected(num_classes, known)}")
     labels: list[int | None] = [None]
     with suppress(ValueError):  # of lists that differ in length
         entries = np.asarray(given, object)

@@ -187,7 +187,7 @@ class Explorer:
             [(part.shown[0][0], f"step {step}") for part, step in zip(parts, dict.fromkeys(chosen), strict=True)],
             [*(part.shown[0][0] for part in parts), parts[0].files[-1]],
             "\n".join(part.command for part in parts),
-            f"The samples in A by {len(parts)} checkpoints.",
+            f"The samples in A by {len(parts)} checkpoint{'s' if len(parts) > 1 else ''}.",
         )
 
     def _step(self, value: Any) -> int:

@@ -143,7 +143,7 @@ class _Page:
         )
         self._text = gr.Textbox(label="What it shows", interactive=False, elem_id="text")
         self._command = gr.Textbox(
-            label="The command that makes it again, beside the files below",
+            label="The command that makes it again, where the explorer was started, with the files below there",
             interactive=False,
             buttons=["copy"],
             elem_id="command",

@@ -28,8 +28,15 @@ class Samples(NamedTuple):
         """The class, int [count], or None if there are no classes."""
         return None if self.label is None else np.full(count, self.label)
 
+    @property
+    def title(self) -> str:
+        """The name of the class, or the label if it has none; '' if there are no classes."""
+        if self.label is None:
+            return ""
+        return self.gan.classes[self.label] if self.gan.classes else str(self.label)
+
     def caption(self, text: str, workdir: str) -> str:
         """A figure's text, and below it what it shows: 'digits, step 3000, seed 0, label 3'."""
-        label = None if self.label is None else f"label {self.label}"
+        label = None if self.label is None else f"label {self.title}"
         parts = (Path(workdir).expanduser().resolve().name, f"step {self.gan.step}", f"seed {self.seed}", label)
         return f"{text}\n{', '.join(filter(None, parts))}"

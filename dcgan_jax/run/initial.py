@@ -43,13 +43,19 @@ def networks(config: ConfigDict) -> Tree:
     differing = trees.differences(found, expected)
     if differing:
         theirs, ours = flatten(meta["config"]), flatten(config.to_dict())
-        names = [name for name in DESCRIBING if theirs.get(name, FIELDS[name].default) != ours[name]]
+        wanted = {name: theirs.get(name, FIELDS[name].default) for name in DESCRIBING}
+        wanted = {name: tuple(value) if isinstance(value, list) else value for name, value in wanted.items()}
+        advice = " ".join(f"--config.{name}={_typed(value)}" for name, value in wanted.items() if value != ours[name])
         raise UserError(
             f"config.init: the networks in {config.init!r} have other shapes ({'; '.join(differing[:3])}; "
-            f"{len(differing)} leaves in all); pass the values that its config.json has for {', '.join(names)}"
+            f"{len(differing)} leaves in all); pass {advice}"
         )
     log.info("the networks are those of step %d in %s", tree["step"], config.init)
     return found
+
+
+def _typed(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def state(config: ConfigDict, started_from: Tree) -> GANState:

@@ -58,7 +58,7 @@ class StopRequests:
             raise KeyboardInterrupt
         if self.name is None:
             self.name = signal.Signals(number).name
-            log.info("%s: saving after this step; Ctrl-C now ends at once", self.name)
+            log.info("%s: stopping after this step, with all of it saved; Ctrl-C now ends at once", self.name)
 
     def _watch(self, read: int) -> None:
         """Runs in a thread of its own; every byte is the number of a signal."""

@@ -69,7 +69,7 @@ def splits(names: Sequence[str]) -> dict[str, list[str]]:
     """The folders of each split; {} if there are none.
 
     At the first level that has several folders, they are splits if all are so named, or if a training split and another
-    one are among them; otherwise their names are those of classes, and splits may lie within these. Of the levels
+    one are among them; otherwise their names are those of classes, and splits may lie within every one. Of the levels
     above, with one folder each, the first that is so named is the only split.
     """
     return _splits(names)[1]
@@ -80,8 +80,14 @@ def _splits(names: Sequence[str]) -> tuple[int, dict[str, list[str]]]:
     levels = _levels(names)
     if levels and (found := _named_splits(levels[-1])):
         return len(levels) - 1, found
-    below = sorted({path[len(levels)] for name in names if len(path := parts(name)[:-1]) > len(levels)})
-    if len(found := _named_splits(below)) > 1 and "train" in found:
+    within: dict[tuple[str, ...], set[str]] = {}  # the folders in each class
+    for name in names:
+        path = tuple(parts(name)[:-1])
+        if len(path) >= len(levels):
+            within.setdefault(path[: len(levels)], set()).update(path[len(levels) : len(levels) + 1])
+    found = _named_splits(sorted(set().union(*within.values())))
+    named = set().union(*found.values())
+    if len(found) > 1 and "train" in found and all(named & folders for folders in within.values()):
         return len(levels), found
     for level, folders in enumerate(levels[:-1]):
         if split := split_of(folders[0]):
