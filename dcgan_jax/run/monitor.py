@@ -121,8 +121,9 @@ class Monitor:
         silence.lasts() if self._bar.disable else silence.ends()
         self._step, now = self._step + 1, time.monotonic()
         first, began = self._first = self._first or (self._step, now)
-        if self._bar.disable and now - self._told > INTERVAL and self._step > first:
-            left = (now - began) / (self._step - first) * (self._num_steps - self._step)
+        if self._bar.disable and now - self._told > INTERVAL:
+            done = self._step - first  # of the first step nobody knows when it began: it waited for the compiler
+            left = (now - began) / done * (self._num_steps - self._step) if done else None
             self._tell(f"step {self._step}/{self._num_steps}", self._step, left)
 
     def write_metrics(self, step: int, values: dict[str, float], lap: Lap) -> None:
@@ -144,11 +145,11 @@ class Monitor:
             text = "  ".join(f"{name} {value}" for name, value in shown.items())
             self._tell(f"step {step}/{self._num_steps}  {text}", step, left)
 
-    def _tell(self, line: str, step: int, left: float) -> None:
-        """Prints a line, with the time left unless this is the last step, after which there is more to do."""
+    def _tell(self, line: str, step: int, left: float | None) -> None:
+        """Prints a line, with the time left if it is known; not at the last step, after which there is more to do."""
         self._told = time.monotonic()
         silence.ends()
-        ending = f"  {tqdm.format_interval(left)} left" if step < self._num_steps else ""
+        ending = "" if left is None or step == self._num_steps else f"  {tqdm.format_interval(left)} left"
         with suppress(OSError):  # a terminal that is gone is no reason to stop
             print(line + ending, file=sys.stderr, flush=True)
 
