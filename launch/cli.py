@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -22,6 +23,12 @@ from dcgan_jax.runtime.signals import INTERRUPTED
 USER_ERROR, FAILURE = 2, 1
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 LARGEST_SEED = 2**31 - 1
+# What Python and absl say of a flag's text that is no number, and what they expected.
+_EXPECTED = {
+    "invalid literal for int()": "a whole number",
+    "could not convert string to float": "a number",
+    "Non-boolean argument": "true or false",
+}
 
 
 def run(
@@ -57,6 +64,8 @@ def run(
         if rest:
             raise UserError(f"arguments: found {' '.join(rest)!r}, expected flags such as --NAME=VALUE; see --help")
         sys.exit(main(*chosen) or 0)
+    except flags.IllegalFlagValueError as error:
+        _leave(_plain(error), USER_ERROR)
     except (UserError, flags.Error) as error:
         _leave(error, USER_ERROR)
     except TrainingError as error:
@@ -103,6 +112,14 @@ def _parsed(arguments: list[str]) -> list[str]:
         raise UserError(
             f"flags: {error.flagname!r} is unknown, expected {advice}, a field of the configuration"
         ) from None
+
+
+def _plain(error: flags.IllegalFlagValueError) -> Exception:
+    """The error in the words of all others, where it is one of Python's about numbers."""
+    for reason, expected in _EXPECTED.items():
+        if found := re.match(rf"flag (--[\w.]+)=(.*): \W*{re.escape(reason)}", str(error), re.DOTALL):
+            return UserError(f"{found[1]}: found {found[2]!r}, expected {expected}")
+    return error
 
 
 class _AsTyped(logging.Formatter):

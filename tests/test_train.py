@@ -150,7 +150,12 @@ WRONG = [
     (("--config", "configs/no_such_file.py"), "'configs/no_such_file.py' does not exist"),
     (("--config=configs/digits.py:papr",), "expected one of 'default', 'stable', 'paper', 'torch'"),
     (("--config=configs/digits.py", "--config.generater_lr=1"), "did you mean config.generator_lr?"),
-    (("--config=configs/digits.py", "--config.batch_size=many"), "--config.batch_size=many"),
+    (("--config=configs/digits.py", "--config.batch_size=many"), "batch_size: found 'many', expected a whole number"),
+    (("--config=configs/digits.py", "--config.r1=: many"), "--config.r1: found ': many', expected a number"),
+    (
+        ("--config=configs/digits.py", "--config.data.flip=yes"),
+        "flip: found 'yes', expected true or false",
+    ),
     (("--config=configs/digits.py", "--config.image_size=50"), "expected multiples of 8"),
     (("--config=configs/digits.py", "--nothing=1"), "nothing"),
     (("--config=configs/digits.py", "loose"), "found 'loose'"),

@@ -193,10 +193,9 @@ def read(workdir: str | Path, step: int | str | None = None) -> tuple[Tree, dict
     where = str(local_path(workdir, "workdir"))
     available = steps(workdir)
     if not available:
-        if (Path(where) / "config.json").is_file():
-            raise UserError(f"workdir: {where!r} has saved no checkpoint yet, expected one; train on, which resumes it")
-        what = "holds no checkpoint" if Path(where).is_dir() else "does not exist"
-        raise UserError(f"workdir: {where!r} {what}, expected the folder of a run, such as runs/digits; train first")
+        begun, there = (Path(where) / "config.json").is_file(), Path(where).is_dir()
+        what = "has saved no checkpoint yet" if begun else "holds no checkpoint" if there else "does not exist"
+        raise UserError(f"workdir: {where!r} {what}, expected a saved run, such as runs/digits; train first")
     if step == "best":
         step = best(workdir)
         log.info("%s: the best checkpoint is that of step %d", where, step)
