@@ -26,8 +26,9 @@ from dcgan_jax.runtime.errors import UserError
 SESSION_SECONDS = 3600  # that a closed or idle page's state is kept for
 LETTERS = tuple(sheet.COLOURS)
 # Of pictures a few pixels wide, the pixels should be seen; not of figures, which are made smaller. Gradio would show
-# the upper half of a result alone; it fits into the window as a whole.
+# the upper half of a result alone; it fits into the window as a whole. Reasons come below, not over the tabs.
 CSS = """
+.toast-wrap {top: auto !important; bottom: var(--size-4)}
 .pixels img {image-rendering: pixelated}
 #result img:is([src$="forget.png"], [src$="neighbours.png"]) {image-rendering: auto}
 #result .thumbnail-lg {aspect-ratio: auto}
@@ -143,7 +144,7 @@ class _Page:
         )
         self._text = gr.Textbox(label="What it shows", interactive=False, elem_id="text")
         self._command = gr.Textbox(
-            label="The command that makes it again, where the explorer was started, with the files below there",
+            label="The command that makes it again, where the explorer was started, with these files",
             interactive=False,
             buttons=["copy"],
             elem_id="command",
