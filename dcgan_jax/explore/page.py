@@ -28,7 +28,7 @@ LETTERS = tuple(sheet.COLOURS)
 # Of pictures a few pixels wide, the pixels should be seen; not of figures, which are made smaller. Gradio would show
 # the upper half of a result alone; it fits into the window as a whole. Reasons come below, not over the tabs.
 CSS = """
-.toast-wrap {top: auto !important; bottom: var(--size-4)}
+.toast-wrap {top: auto !important; bottom: 1rem}
 .pixels img {image-rendering: pixelated}
 #result img:is([src$="forget.png"], [src$="neighbours.png"]) {image-rendering: auto}
 #result .thumbnail-lg {aspect-ratio: auto}
