@@ -21,7 +21,7 @@ from dcgan_jax.ops.chunks import map_chunks, suitable
 from dcgan_jax.ops.max_pool import max_pool
 from dcgan_jax.ops.pixels import to_bytes, to_unit_range
 from dcgan_jax.run import places
-from dcgan_jax.runtime import compile_cache
+from dcgan_jax.runtime import collector, compile_cache
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.progress import Progress
 
@@ -51,8 +51,8 @@ def recalibrate(config: ConfigDict, average: "Average") -> "Average":
     """
     generator, _ = models.from_config(config)
 
-    def batch(number: int) -> tuple[Array, Array | None]:
-        indices = number * RECOMPUTE_BATCH + jnp.arange(RECOMPUTE_BATCH)
+    def batch(number: int) -> tuple[Array, np.ndarray | None]:
+        indices = number * RECOMPUTE_BATCH + np.arange(RECOMPUTE_BATCH, dtype=np.int32)  # no program for them
         z = _draw(config.seed, latent.RECALIBRATE, indices, config.latent_dim, config.prior)
         return z, indices % config.num_classes if config.num_classes else None
 
@@ -270,7 +270,7 @@ def load(workdir: str | Path, step: int | str | None = None) -> TrainedGAN:
     is kept (`compile_cache.enable`). Raises UserError if there is no such run or step, or nothing was measured.
     """
     compile_cache.enable()
-    with Progress(f"loading {workdir}"):
+    with Progress(f"loading {workdir}"), collector.paused():  # for the import of orbax
         return from_tree(*places.read(workdir, step), workdir)
 
 

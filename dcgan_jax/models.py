@@ -29,6 +29,7 @@ from dcgan_jax.ops.batch_norm import Norm, batch_norm
 from dcgan_jax.ops.conv import conv, conv_of_constant_maps, conv_transpose
 from dcgan_jax.ops.dtypes import at_least_float32
 from dcgan_jax.ops.group_norm import GroupNorm, NoNorm
+from dcgan_jax.ops.parameter import parameter
 from dcgan_jax.ops.spectral_norm import SpectralNorm
 
 WEIGHT_INIT = nn.initializers.normal(0.02)  # section 3 of the paper
@@ -37,7 +38,6 @@ LAYER_NORM = functools.partial(GroupNorm, whole=True)  # one object, so that equ
 
 # Makes a layer's initialiser from how many products are summed in each of its outputs.
 WeightInit = Callable[[float], nn.initializers.Initializer]
-
 # Makes the function that a layer applies to its kernel before use, such as spectral norm, a module with its own state.
 WeightNorm = Callable[..., Callable[[Array], Array]]
 
@@ -91,7 +91,7 @@ class Conv(nn.Module):
         channels = (self.features, inputs) if self.transpose else (inputs, self.features)
         shape = (self.kernel_size, self.kernel_size, *channels)
         fan_in = inputs * self.kernel_size**2 / (self.stride**2 if self.transpose else 1)
-        kernel = self.param("kernel", self.weight_init(fan_in), shape, at_least_float32(x.dtype))
+        kernel = parameter(self, "kernel", self.weight_init(fan_in), shape, at_least_float32(x.dtype))
         kernel = self.weight_norm(name="weight_norm", train=train)(kernel).astype(x.dtype)
         convolve = conv_transpose if self.transpose else conv
         if one_hot is None:
@@ -113,7 +113,7 @@ class Dense(nn.Module):
     def __call__(self, x: Array, one_hot: Array | None = None, *, train: bool = False) -> Array:
         x = x if one_hot is None else jnp.concatenate([x, one_hot], axis=-1)
         shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", self.weight_init(shape[0]), shape, at_least_float32(x.dtype))
+        kernel = parameter(self, "kernel", self.weight_init(shape[0]), shape, at_least_float32(x.dtype))
         return _biased(self, x @ self.weight_norm(name="weight_norm", train=train)(kernel).astype(x.dtype))
 
 
@@ -121,7 +121,7 @@ def _biased(layer: Conv | Dense, x: Array) -> Array:
     """x [..., features], with a bias for each feature if the layer has biases."""
     if not layer.bias:
         return x
-    bias = layer.param("bias", nn.initializers.zeros, x.shape[-1:], at_least_float32(x.dtype))
+    bias = parameter(layer, "bias", nn.initializers.zeros, x.shape[-1:], at_least_float32(x.dtype))
     return x + jnp.expand_dims(bias, range(x.ndim - 1)).astype(x.dtype)
 
 
@@ -190,7 +190,6 @@ class Generator(Network):
         height, width, channels = self.image_shape
         total_stride = math.prod(self.strides)
         features, strides = self.features[::-1], self.strides[::-1]
-
         x, one_hot = z.astype(self.dtype), self._one_hot(labels)
         for i, units in enumerate(self.dense[::-1]):
             x = self._dense(units, f"dense_{i}")(x, one_hot, train=train)
@@ -213,8 +212,7 @@ class Generator(Network):
             x = self.activation(self.norm(name=f"norm_{i}")(x, train=train))
             self.sow("intermediates", f"map_{i + 1}", x)
 
-        name = f"conv_{len(strides) - 1}"
-        last = self._conv(channels, strides[-1], name, transpose=True, bias=self.last_bias)
+        last = self._conv(channels, strides[-1], f"conv_{len(strides) - 1}", transpose=True, bias=self.last_bias)
         return self._image(last(x, one_hot, train=train))
 
     def _image(self, x: Array) -> Array:

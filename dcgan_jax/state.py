@@ -11,6 +11,7 @@ from jax import Array
 from ml_collections import ConfigDict
 
 from dcgan_jax import latent, models, optimizers
+from dcgan_jax.ops.conv import shapes_alone
 from dcgan_jax.runtime.compile_cache import QUICKLY
 
 Tree = Any
@@ -77,7 +78,8 @@ def start(
     def network_state(
         network: nn.Module, optimizer: optax.GradientTransformation, key: Array, x: Array
     ) -> NetworkState:
-        variables = dict(network.init(key, x, labels, train=True))
+        with shapes_alone():  # a convolution takes long to trace
+            variables = dict(network.init(key, x, labels, train=True))
         params = variables.pop("params")
         stats = {"batch_stats": {}} | {name: variables[name] for name in variables if name != "intermediates"}
         return NetworkState(params, stats, optimizer.init(params))

@@ -16,7 +16,7 @@ from typing import NoReturn
 from absl import flags
 
 from dcgan_jax import fields
-from dcgan_jax.runtime import command, streams
+from dcgan_jax.runtime import collector, command, streams
 from dcgan_jax.runtime.errors import TrainingError, UserError, writable_path
 from dcgan_jax.runtime.signals import INTERRUPTED
 
@@ -47,6 +47,7 @@ def run(
     use, and `NAME --help` leaves out those of the others, and `unused` ones. Nobody needs to read what is printed: a
     closed stream changes no code.
     """
+    collector.collect_rarely()
     streams.open_closed()
     streams.forgive_closed_pipes()
     to_stderr = logging.StreamHandler(sys.stderr)

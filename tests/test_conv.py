@@ -216,3 +216,22 @@ def test_several_networks_at_once_are_what_each_is_alone(kernel_size, stride, ch
     alone = [gradients(*network) for network in zip(images, kernel, maps, strict=True)]
     for found, *expected in zip(together, *alone, strict=True):
         np.testing.assert_allclose(found, jnp.stack(expected), rtol=1e-9, atol=1e-6)
+
+
+@pytest.mark.parametrize(("kernel_size", "stride", "channels"), [(5, 2, FEW), (4, 2, ENOUGH), (3, 1, FEW)])
+def test_shapes_alone_are_those_of_the_results_and_nothing_of_them_stays(kernel_size, stride, channels):
+    images, maps = jnp.ones((2, 8, 12, channels[0])), jnp.ones((2, 8 // stride, 12 // stride, channels[1]))
+    kernel = jnp.ones((kernel_size, kernel_size, *channels))
+
+    def all_three(images, kernel, maps):
+        made = convolutions.conv(images, kernel, stride), convolutions.conv_transpose(maps, kernel, stride)
+        return *made, jax.grad(lambda kernel: convolutions.conv(images, kernel, stride).sum())(kernel)
+
+    expected = jax.jit(all_three)(images, kernel, maps)
+    with convolutions.shapes_alone():
+        for found, real in zip(all_three(images, kernel, maps), expected, strict=True):
+            assert (found.shape, found.dtype) == (real.shape, real.dtype)
+            assert not found.any()
+    for found, real in zip(jax.jit(lambda *xs: all_three(*xs))(images, kernel, maps), expected, strict=True):
+        np.testing.assert_array_equal(found, real)
+        assert real.all()

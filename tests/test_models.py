@@ -11,8 +11,9 @@ import pytest
 from conftest import ROOT
 
 from dcgan_jax import config as configuration
-from dcgan_jax import models, state
+from dcgan_jax import latent, models, state
 from dcgan_jax.models import Discriminator, Generator
+from dcgan_jax.ops import conv
 from dcgan_jax.ops.batch_norm import BatchNorm
 from dcgan_jax.ops.group_norm import GroupNorm, NoNorm
 from dcgan_jax.ops.spectral_norm import SpectralNorm
@@ -431,3 +432,23 @@ def test_signals_neither_fade_nor_grow_without_normalisation(tiny, kernel_size):
         _, sown = jax.jit(functools.partial(network.apply, mutable=["intermediates"]))(variables, given)
         sizes = [np.sqrt(np.mean(np.square(map_[0]))) for map_ in sown["intermediates"].values()]
         assert 0.6 < min(sizes) <= max(sizes) < 1.5, sizes  # with the paper's weights below 0.01 in the last map
+
+
+@pytest.mark.parametrize("fields", [dict(num_classes=3), dict(generator_norm="layer", discriminator_norm="spectral")])
+def test_no_convolution_is_traced_to_make_a_state(tiny, fields, monkeypatch):
+    config = tiny(**fields)
+    generator, discriminator = models.from_config(config)
+    key = latent.key(config.seed, latent.INIT)
+    labels = jnp.zeros(2, jnp.int32) if config.num_classes else None
+    arguments = (jnp.zeros((2, config.latent_dim)), labels), (jnp.zeros((2, *generator.image_shape)), labels)
+    inits = [jax.jit(functools.partial(network.init, train=True)) for network in (generator, discriminator)]
+    expected = [init(key, *xs) for init, key, xs in zip(inits, jax.random.split(key), arguments, strict=True)]
+
+    monkeypatch.setattr(conv, "_chosen", None)
+    found = state.create(config)
+    for network, variables in zip((found.generator, found.discriminator), expected, strict=True):
+        variables = {name: part for name, part in variables.items() if name != "intermediates"}
+        ours = {name: part for name, part in network.variables().items() if part}
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), ours, variables)
+    with pytest.raises(TypeError):  # applied, the networks do convolve
+        generator.apply(found.generator.variables(), *arguments[0])

@@ -14,6 +14,7 @@ LEVELS = [
         "runtime.errors",
         "runtime.versions",
         "runtime.signals",
+        "runtime.collector",
         "runtime.compile_cache",
         "runtime.compile_times",
         "runtime.malloc",

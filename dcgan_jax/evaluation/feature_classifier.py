@@ -20,7 +20,8 @@ from jax import Array
 from dcgan_jax.data import Batches, ImageSet, check_classes
 from dcgan_jax.evaluation import cache
 from dcgan_jax.evaluation.features import Extractor
-from dcgan_jax.ops.conv import conv
+from dcgan_jax.ops.conv import conv, shapes_alone
+from dcgan_jax.ops.parameter import parameter
 from dcgan_jax.ops.pixels import to_unit_range
 from dcgan_jax.runtime.compile_cache import QUICKLY
 from dcgan_jax.runtime.errors import UserError
@@ -52,7 +53,7 @@ class FeatureClassifier(nn.Module):
         x = to_unit_range(images)
         x = jnp.pad(x, ((0, 0), *((0, -side % 2 ** len(self.widths)) for side in x.shape[1:3]), (0, 0)))
         for i, width in enumerate(self.widths):
-            kernel = self.param(f"kernel_{i}", nn.initializers.he_normal(), (4, 4, x.shape[-1], width))
+            kernel = parameter(self, f"kernel_{i}", nn.initializers.he_normal(), (4, 4, x.shape[-1], width))
             x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(conv(x, kernel, 2)))
             features = x.mean((1, 2))
             self.sow("intermediates", f"layer_{i}", features)
@@ -110,7 +111,9 @@ def _apply(network: FeatureClassifier, variables: Tree, images: Array) -> tuple[
 
 def shapes(network: FeatureClassifier, image_shape: tuple[int, ...]) -> Tree:
     """The shapes and dtypes of the network's variables, for images [H, W, C]."""
-    return jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), np.uint8))
+    images = jax.ShapeDtypeStruct((1, *image_shape), np.uint8)
+    with shapes_alone():
+        return jax.eval_shape(lambda images: network.init(jax.random.key(0), images), images)
 
 
 def fit(
@@ -129,7 +132,8 @@ def fit(
     optimizer = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
 
     def initial(image: Array) -> Tree:
-        variables = network.init(jax.random.key(seed), image)
+        with shapes_alone():
+            variables = network.init(jax.random.key(seed), image)
         return variables, optimizer.init(variables["params"])
 
     state = jax.jit(initial, compiler_options=QUICKLY)(batch(0)[0][:1])

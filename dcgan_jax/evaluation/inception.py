@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from dcgan_jax.ops.parameter import parameter
+
 SIDE = 299  # of its input images
 FEATURES, CLASSES = 2048, 1008
 # GPUs and TPUs multiply with reduced precision by default, which changes FID.
@@ -53,14 +55,14 @@ class ConvBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape = (*self.kernel, x.shape[-1], self.features)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        kernel = parameter(self, "kernel", nn.initializers.lecun_normal(), shape)
         padding = [(side // 2, side // 2) if self.same else (0, 0) for side in self.kernel]
         x = jax.lax.conv_general_dilated(
             x, kernel, (self.stride,) * 2, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=PRECISION
         )
         ones, zeros = nn.initializers.ones, nn.initializers.zeros
-        scale, bias = self.param("scale", ones, shape[-1:]), self.param("bias", zeros, shape[-1:])
-        mean, var = self.param("mean", zeros, shape[-1:]), self.param("var", ones, shape[-1:])
+        scale, bias = parameter(self, "scale", ones, shape[-1:]), parameter(self, "bias", zeros, shape[-1:])
+        mean, var = parameter(self, "mean", zeros, shape[-1:]), parameter(self, "var", ones, shape[-1:])
         return nn.relu((x - mean) * (scale * jax.lax.rsqrt(var + EPSILON)) + bias)
 
 
@@ -222,9 +224,9 @@ class Inception(nn.Module):
         x = _block_d("Mixed_7a")(x)
         x = _block_e(_average_pool, "Mixed_7b")(x)
         x = tap(_block_e(_max_pool, "Mixed_7c")(x))
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (FEATURES, CLASSES))
+        kernel = parameter(self, "kernel", nn.initializers.lecun_normal(), (FEATURES, CLASSES))
         unbiased = jnp.dot(taps["2048"], kernel, precision=PRECISION)
-        bias = self.param("bias", nn.initializers.zeros, (CLASSES,))
+        bias = parameter(self, "bias", nn.initializers.zeros, (CLASSES,))
         return taps | {"logits_unbiased": unbiased, "logits": unbiased + bias}
 
 

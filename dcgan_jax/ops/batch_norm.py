@@ -25,6 +25,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from dcgan_jax.ops.dtypes import at_least_float32
+from dcgan_jax.ops.parameter import parameter
 from dcgan_jax.ops.pixels import to_unit_range
 
 Tree = Any
@@ -71,8 +72,8 @@ class BatchNorm(nn.Module):
             mean, var = (values.value.reshape((1,) * (y.ndim - 1) + features) for values in (running_mean, running_var))
         y = (y - mean) * jax.lax.rsqrt(var + self.epsilon)
         if self.affine:
-            gain = self.param("scale", gain_init, features, dtype)
-            bias = self.param("bias", nn.initializers.zeros, features, dtype)
+            gain = parameter(self, "scale", gain_init, features, dtype)
+            bias = parameter(self, "bias", nn.initializers.zeros, features, dtype)
             y = y * jnp.expand_dims(gain, range(y.ndim - 1)) + jnp.expand_dims(bias, range(y.ndim - 1))
         return y.astype(x.dtype).reshape(x.shape)
 
@@ -123,7 +124,9 @@ def _mean(total: Tree, count: int) -> Tree:
     return jax.tree.map(lambda summed: summed / count, total)
 
 
-def recompute_statistics(network: Any, variables: Tree, batches: Iterable[tuple[Array, Array | None]]) -> Tree:
+def recompute_statistics(
+    network: Any, variables: Tree, batches: Iterable[tuple[Array, Array | np.ndarray | None]]
+) -> Tree:
     """The running statistics that a network should have: the mean of its batch statistics over some batches.
 
     network: one of `models`. variables: its collections; the values of 'batch_stats' do not matter. batches: (z or

@@ -27,7 +27,9 @@ paper's code; XLA's 'SAME' is not that for odd kernels with stride 2.
 import functools
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import jax
@@ -39,7 +41,7 @@ from dcgan_jax.ops.dtypes import at_least_float32
 from dcgan_jax.ops.formulations import ALIGNMENT, DIMENSIONS, FORMULATIONS, padding
 from dcgan_jax.runtime.errors import UserError
 
-__all__ = ["DIMENSIONS", "conv", "conv_of_constant_maps", "conv_transpose", "padding"]
+__all__ = ["DIMENSIONS", "conv", "conv_of_constant_maps", "conv_transpose", "padding", "shapes_alone"]
 
 # With fewer channels a CPU gains nothing from Winograd's transforms, measured by `benchmarks/layers.py`.
 MIN_WINOGRAD_CHANNELS = 16
@@ -59,6 +61,8 @@ ON_CUDA = {
 
 # Every function and layer runs XLA's convolution on every device if this variable is 'plain'.
 SWITCH = "DCGAN_CONV"
+
+_shapes_alone = ContextVar("shapes_alone", default=False)
 
 
 class Layer(NamedTuple):
@@ -110,10 +114,38 @@ def _kernel_gradient(images: Array, maps: Array, stride: int, kernel_size: int) 
     return _choose("kernel_gradient", Layer(shape, stride, maps.shape[1:3], maps.dtype), images, maps)
 
 
+@contextmanager
+def shapes_alone() -> Iterator[None]:
+    """Traces no convolution inside: what comes out is zeros. For making parameters, which depend on shapes alone.
+
+    Nothing that is traced inside may be used outside, by way of a jitted function that is called in both.
+    """
+    before = _shapes_alone.set(True)
+    try:
+        yield
+    finally:
+        _shapes_alone.reset(before)
+
+
 def _choose(function: str, layer: Layer, *arrays: Array) -> Array:
     """Runs the formulation for the platform that the program is compiled for."""
+    if _shapes_alone.get():
+        return jnp.zeros(_shape(function, layer, len(arrays[0])), layer.dtype)
     here = jax.default_backend() == "cpu"
     return _chosen(function, layer, on_cpu(function, layer), on_cuda(function, layer), here)(*arrays)
+
+
+def _shape(function: str, layer: Layer, batch: int) -> tuple[int, ...]:
+    """The shape of a function's result."""
+    *_, inputs, outputs = layer.kernel_shape
+    height, width = layer.sides
+    match function:
+        case "conv":
+            return (batch, height, width, outputs)
+        case "conv_transpose":
+            return (batch, height * layer.stride, width * layer.stride, inputs)
+        case _:
+            return layer.kernel_shape
 
 
 @functools.cache

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from dcgan_jax.ops.dtypes import at_least_float32
+from dcgan_jax.ops.parameter import parameter
 
 GROUP = 16  # features in a group: the best number of table 3 of Wu and He
 
@@ -31,8 +32,8 @@ class GroupNorm(nn.Module):
         mean = jnp.mean(y, (1, 3), keepdims=True)
         var = jnp.mean(jnp.square(y - mean), (1, 3), keepdims=True)
         y = ((y - mean) * jax.lax.rsqrt(var + self.epsilon)).reshape(x.shape[0], -1, features)
-        gain = self.param("scale", nn.initializers.ones, (features,), dtype)
-        bias = self.param("bias", nn.initializers.zeros, (features,), dtype)
+        gain = parameter(self, "scale", nn.initializers.ones, (features,), dtype)
+        bias = parameter(self, "bias", nn.initializers.zeros, (features,), dtype)
         return (y * gain[None, None] + bias[None, None]).astype(x.dtype).reshape(x.shape)
 
 
