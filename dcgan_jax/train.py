@@ -19,7 +19,7 @@ from dcgan_jax.run import checkpoint, collapse, hooks, initial, overview, profil
 from dcgan_jax.run.collapse import Collapsed
 from dcgan_jax.run.hooks import Hook, Output, Snapshot
 from dcgan_jax.run.monitor import Lap
-from dcgan_jax.run.prepare import Run, broadcast_start, prepare, validated
+from dcgan_jax.run.prepare import Run, broadcast_start, check_source_and_measures, prepare, validated
 from dcgan_jax.run.reporter import Reporter, Results
 from dcgan_jax.run.workdir import Claim, claim, report_lost_folder, take_new
 from dcgan_jax.runtime import devices, dispatch
@@ -60,6 +60,7 @@ def train(
             return state
         started_from = run_on_all(lambda: initial.networks(config) if first and state is None else {})
         rollbacks = int(broadcast(np.int32(claimed.rollbacks)))
+        check_source_and_measures(config)
         programs = _programs(config, start, rollbacks)  # compiled while images are prepared
         run = prepare(config, workdir, claimed, programs.wait)
         if state is None:

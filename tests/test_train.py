@@ -433,6 +433,32 @@ def test_a_workdir_that_cannot_be_is_told(tiny, tmp_path):
             train.train(tiny(), workdir)
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"data.source": "folder", "data.path": "nowhere"}, "does not exist"),
+        ({"data.source": "folder"}, "missing"),
+        ({"data.source": "idx", "data.path": "nowhere"}, "does not exist"),
+        ({"data.source": "prepared", "data.path": "nowhere"}, "no card.json"),
+        ({"eval_every": 2, "eval_metrics": "fid"}, "did you mean"),
+    ],
+)
+def test_what_is_missing_is_told_before_anything_is_traced(tiny, tmp_path, monkeypatch, fields, told):
+    def refuse(*_):
+        raise AssertionError("tracing")
+
+    monkeypatch.setattr(train, "_programs", refuse)
+    monkeypatch.chdir(tmp_path)
+    config = tiny()
+    for name, value in fields.items():
+        config.update_from_flattened_dict({name: value})
+    with pytest.raises(UserError, match=told):
+        train.train(config, tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(AssertionError, match="tracing"):
+        train.train(tiny(), tmp_path / "run")
+
+
 def test_a_new_class_is_told_as_other_images(tiny, tmp_path):
     for name in ("1", "10", "2"):
         (tmp_path / "pets" / name).mkdir(parents=True)

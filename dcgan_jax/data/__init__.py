@@ -8,7 +8,7 @@ from dcgan_jax.data import checks, classes
 from dcgan_jax.data.batches import Batches, prefetch
 from dcgan_jax.data.buckets import open_prepared, prepared_path
 from dcgan_jax.data.classes import check_classes, label_of
-from dcgan_jax.data.preparation import find, find_or_prepare
+from dcgan_jax.data.preparation import check_path, find, find_or_prepare
 from dcgan_jax.data.prepared import ImageSet, cards, open_set
 from dcgan_jax.data.sources import SOURCES
 from dcgan_jax.data.sources.local import open_source
@@ -19,6 +19,7 @@ __all__ = [
     "ImageSet",
     "cards",
     "check_classes",
+    "check_source",
     "find",
     "find_or_prepare",
     "for_training",
@@ -31,6 +32,14 @@ __all__ = [
     "prefetch",
     "prepared_path",
 ]
+
+
+def check_source(config: ConfigDict) -> None:
+    """Raises UserError, as `load_any`, if the source is a local one that is not there; prepares nothing."""
+    if config.data.source != "prepared":
+        check_path(config)
+    elif "://" not in config.data.path:
+        open_prepared(config)
 
 
 def load(config: ConfigDict, *, labelled: bool = False) -> ImageSet:

@@ -82,6 +82,15 @@ def find_or_prepare(config: ConfigDict, workers: int | None = None) -> Path:
     return path
 
 
+def check_path(config: ConfigDict) -> None:
+    """Raises UserError, as `find_or_prepare`, if the source is a local one that is not there; makes nothing."""
+    path = config.data.path
+    if not hasattr(SOURCES[config.data.source], "source_fingerprint") or hub.is_remote(path):
+        return
+    if not path or not local_path(path, "config.data.path").exists():
+        find_or_prepare(config)
+
+
 def find(config: ConfigDict) -> Path | None:
     """The newest prepared set of a validated configuration's source; None if there is none. Nothing is made."""
     return _newest_match(local_path(config.data.prepared, "config.data.prepared"), _request(config))

@@ -64,9 +64,14 @@ def broadcast_start(config: ConfigDict, state: GANState | None) -> tuple[int, GA
     return start, broadcast(state or empty)
 
 
+def check_source_and_measures(config: ConfigDict) -> None:
+    """Raises UserError for what can be found wrong before images are prepared, and anything is traced or compiled."""
+    run_on_all(lambda: _check_measures(config))
+    run_on_all(lambda: data.check_source(config) if jax.process_index() == 0 else None)
+
+
 def prepare(config: ConfigDict, workdir: Path, claimed: Claim, compiled: Callable[[], object]) -> Run:
     """Images and measures, checked against the run that is resumed. compiled: returns when the steps are."""
-    run_on_all(lambda: _check_measures(config))
     image_set = _load_images(config)
     with fail_on_all():
         if claimed.card:  # first: of images that have changed, the classes may have changed too
@@ -94,7 +99,6 @@ def _load_images(config: ConfigDict) -> data.ImageSet:
 
 
 def _check_measures(config: ConfigDict) -> None:
-    """What can be checked before there are images."""
     trackers.check(config.logger)
     profile.check(config)
     if not config.eval_every:
