@@ -33,8 +33,9 @@ def __getattr__(name: str) -> Any:
 
     from dcgan_jax.runtime import collector
 
-    with collector.paused():
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    home = f"{__name__}.{_HOMES[name]}"
+    with collector.paused_to_import(home):
+        return getattr(importlib.import_module(home), name)
 
 
 def __dir__() -> list[str]:

@@ -21,7 +21,7 @@ from dcgan_jax.ops.chunks import map_chunks, suitable
 from dcgan_jax.ops.max_pool import max_pool
 from dcgan_jax.ops.pixels import to_bytes, to_unit_range
 from dcgan_jax.run import places
-from dcgan_jax.runtime import collector, compile_cache
+from dcgan_jax.runtime import compile_cache
 from dcgan_jax.runtime.errors import UserError
 from dcgan_jax.runtime.progress import Progress
 
@@ -270,7 +270,7 @@ def load(workdir: str | Path, step: int | str | None = None) -> TrainedGAN:
     is kept (`compile_cache.enable`). Raises UserError if there is no such run or step, or nothing was measured.
     """
     compile_cache.enable()
-    with Progress(f"loading {workdir}"), collector.paused():  # for the import of orbax
+    with Progress(f"loading {workdir}"):
         return from_tree(*places.read(workdir, step), workdir)
 
 

@@ -69,9 +69,7 @@ SMALL = (
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):  # before there are workers
         # Bounds the folder, and removes entries that a killed test left half written.
-        cache = Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
-        cache.mkdir(parents=True, exist_ok=True)
-        compile_cache._tidy(cache)
+        compile_cache._tidy(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
         # Where notebooks, which nbmake runs, train for a few steps; workers share it.
         folder = tempfile.TemporaryDirectory(prefix="notebooks_")
         config.add_cleanup(folder.cleanup)

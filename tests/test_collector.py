@@ -37,7 +37,7 @@ def make(count):
 
 def test_nothing_is_collected_inside_nor_gone_through_at_the_end(collections):
     gc.set_threshold(700, 10, 10)
-    with collector.paused():
+    with collector.paused_to_import("a module of no package"):
         collections.clear()
         kept = make(100_000)
         assert not collections
@@ -52,7 +52,7 @@ def test_garbage_from_inside_is_found_later(collections):
     class Node:
         pass
 
-    with collector.paused():
+    with collector.paused_to_import("a module of no package"):
         node = Node()
         node.itself = node
         del node
@@ -65,20 +65,34 @@ def test_what_the_user_has_frozen_or_turned_off_stays_so(collections):
     gc.freeze()
     frozen = gc.get_freeze_count()
     assert frozen >= len(kept)
-    with collector.paused():
+    with collector.paused_to_import("a module of no package"):
         pass
     assert gc.get_freeze_count() == frozen
     gc.disable()
     gc.set_threshold(700, 10, 10)
-    with collector.paused():
+    with collector.paused_to_import("a module of no package"):
         pass
     collector.collect_rarely()
     assert not gc.isenabled()
     assert gc.get_threshold() == (700, 10, 10)
 
 
+def test_what_is_imported_already_changes_nothing(collections):
+    gc.set_threshold(700, 10, 10)
+
+    class Node:
+        pass
+
+    for _ in range(50):
+        with collector.paused_to_import("gc"):
+            for _ in range(300):
+                node = Node()
+                node.itself = node
+    assert sum(isinstance(x, Node) for x in gc.get_objects()) < 2000
+
+
 def test_it_is_on_again_after_an_error(collections):
-    with pytest.raises(ValueError, match="inside"), collector.paused():
+    with pytest.raises(ValueError, match="inside"), collector.paused_to_import("a module of no package"):
         raise ValueError("inside")
     assert gc.isenabled()
 

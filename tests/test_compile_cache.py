@@ -101,28 +101,13 @@ def test_what_a_kill_left_half_written_is_mended(tmp_path):
     assert not any(map(compile_cache._half_written, folder.iterdir()))
 
 
-def test_only_what_was_written_since_the_last_start_is_read(tmp_path, monkeypatch):
-    read = []
-    monkeypatch.setattr(compile_cache, "_half_written", lambda path: read.append(path.name))
-    (tmp_path / "old-cache").write_bytes(b"x")
-    os.utime(tmp_path / "old-cache", (10**9, 10**9))
-    compile_cache._tidy(tmp_path)
-    assert "old-cache" in read
-    read.clear()
-    os.utime(tmp_path / compile_cache.LAST_CHECK, (1.5 * 10**9,) * 2)
-    (tmp_path / "new-cache").write_bytes(b"x")
-    compile_cache._tidy(tmp_path)
-    assert "new-cache" in read
-    assert "old-cache" not in read
-
-
 def test_the_folder_is_bounded_and_loses_the_oldest_first(tmp_path, monkeypatch):
     monkeypatch.setattr(compile_cache, "MAX_BYTES", 25)
     for age, name in enumerate(("new", "middle", "old")):
         (tmp_path / name).write_bytes(bytes(10))
         os.utime(tmp_path / name, (10**9 - age,) * 2)
     compile_cache._tidy(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"new", "middle", compile_cache.LAST_CHECK}
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "middle"}
 
 
 @pytest.mark.nightly

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax.errors import ScopeParamNotFoundError, ScopeParamShapeError
+from flax.errors import NameInUseError, ScopeParamNotFoundError, ScopeParamShapeError
 
 from dcgan_jax.ops.parameter import parameter
 
@@ -37,6 +37,21 @@ def test_a_parameter_that_is_there_is_not_made_again():
     assert calls == [(3, 2)]
     np.testing.assert_array_equal(layer.apply(variables, init), jnp.ones((3, 2)))
     assert calls == [(3, 2)]
+
+
+def test_boxed_parameters_and_names_that_are_taken_are_as_in_flax():
+    init = nn.with_partitioning(nn.initializers.normal(), (None, None))
+    variables = Layer(own=True).init(jax.random.key(0), init)
+    assert isinstance(variables["params"]["w"], nn.Partitioned)
+    np.testing.assert_array_equal(Layer(own=True).apply(variables, init), variables["params"]["w"].value)
+
+    class Twice(nn.Module):
+        @nn.compact
+        def __call__(self):
+            return [parameter(self, "w", nn.initializers.ones, (2,)) for _ in range(2)]
+
+    with pytest.raises(NameInUseError):
+        Twice().init(jax.random.key(0))
 
 
 def test_other_shapes_and_missing_ones_are_flax_s_errors():

@@ -118,7 +118,7 @@ def _kernel_gradient(images: Array, maps: Array, stride: int, kernel_size: int) 
 def shapes_alone() -> Iterator[None]:
     """Traces no convolution inside: what comes out is zeros. For making parameters, which depend on shapes alone.
 
-    Nothing that is traced inside may be used outside, by way of a jitted function that is called in both.
+    Nothing that is traced inside may be used outside, by way of a jitted function (or `nn.jit`) that is called in both.
     """
     before = _shapes_alone.set(True)
     try:

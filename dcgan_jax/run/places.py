@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dcgan_jax.run import weights
-from dcgan_jax.runtime import devices, hub
+from dcgan_jax.runtime import collector, devices, hub
 from dcgan_jax.runtime.errors import UserError, local_path
 
 Tree = dict[str, Any]
@@ -24,8 +24,8 @@ def read(place: str | Path, step: int | str | None = None) -> tuple[Tree, dict[s
     folder = _folder(place)
     if weights.is_one(folder):
         return weights.read(folder, step)
-    from dcgan_jax.run import checkpoint  # imports orbax, which weights do without
-
+    with collector.paused_to_import("orbax.checkpoint"):  # which weights do without
+        from dcgan_jax.run import checkpoint
     return checkpoint.read(folder, step)
 
 

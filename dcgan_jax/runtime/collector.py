@@ -1,10 +1,11 @@
-"""Keeps Python's collector of cyclic garbage from the imports and from tracing, where it finds next to nothing.
+"""Keeps Python's collector of cyclic garbage from imports and traces, which make many objects and hardly a cycle.
 
-It walks through all young objects whenever 700 more were made than freed, and now and then through all there are: while
-JAX is imported and a training step is traced that is a fifth of the time (docs/performance.md).
+It walks through all young objects whenever some hundred more were made than freed, and now and then through all there
+are. While JAX is imported and a training step is traced that is a sixth of the time (docs/performance.md).
 """
 
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,12 +20,14 @@ def collect_rarely() -> None:
 
 
 @contextmanager
-def paused() -> Iterator[None]:
-    """Collects nothing inside, and does not go through all that was made there when it ends, but counts it as old.
+def paused_to_import(module: str) -> Iterator[None]:
+    """Collects nothing inside, in a process that is the user's own, unless `module` is imported already.
 
-    For moments in a process that is the user's own: nothing is exempt from later collections.
+    Afterwards all objects count as old, so that what was imported is not gone through at once. That may happen only
+    once a module: garbage that is made old again and again is never found. What other threads tell the collector
+    meanwhile is lost.
     """
-    if not gc.isenabled():
+    if module in sys.modules or not gc.isenabled():
         yield
         return
     gc.disable()

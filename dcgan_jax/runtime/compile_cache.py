@@ -18,7 +18,6 @@ MAX_BYTES = 2**30  # in the folder when a process starts; a run adds about one m
 # than running them, and less long at this level. The same bits come out. Training steps would take some percent longer.
 QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 1}
 CHECKED = 32  # newest entries that are read at the start, to find half-written ones
-LAST_CHECK = "checked"  # an empty file: what was written before it was read already
 
 
 def enable() -> None:
@@ -63,19 +62,16 @@ def _tidy(folder: Path) -> None:
 
     JAX can bound the folder itself, but needs another package for that, and never removes half-written entries.
     """
-    last = folder / LAST_CHECK
-    since = last.stat().st_mtime if last.exists() else 0
-    last.touch(mode=0o600)
     found = []
     for path in folder.rglob("*"):
         with suppress(FileNotFoundError):  # other processes tidy too
             status = path.stat()
             if stat.S_ISREG(status.st_mode):
-                found.append((max(status.st_atime, status.st_mtime), status.st_mtime, status.st_size, path))
+                found.append((max(status.st_atime, status.st_mtime), status.st_size, path))
     room = MAX_BYTES
-    for rank, (_, written, size, path) in enumerate(sorted(found, reverse=True)):
+    for rank, (_, size, path) in enumerate(sorted(found, reverse=True)):
         room -= size
-        if room < 0 or (rank < CHECKED and written >= since and _half_written(path)):
+        if room < 0 or (rank < CHECKED and _half_written(path)):
             path.unlink(missing_ok=True)
 
 
