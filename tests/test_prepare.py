@@ -48,6 +48,29 @@ def folders(config):
     return [path.name for path in sorted((ROOT / config.data.prepared).iterdir()) if path.is_dir()]
 
 
+@pytest.mark.parametrize(
+    ("size", "crop", "told"),
+    [((24, 24), "center", True), ((20, 20), "center", False), ((8, 24), "none", True), ((10, 5), "center", False)],
+)
+def test_images_that_are_enlarged_are_told(config, caplog, size, crop, told):
+    config.image_size, config.data.crop = size, crop
+    data.find_or_prepare(config)
+    found = [message for message in caplog.messages if "were enlarged" in message]
+    expected = f"300 of the 300 images are smaller than {size[0]}x{size[1]} and were enlarged"
+    assert [message[: len(expected)] for message in found] == [expected] * told
+
+
+def test_a_few_images_that_are_enlarged_are_not_told(config, pictures, caplog):
+    for i in range(20):
+        Image.new("RGB", (4, 4)).save(pictures / "0" / f"small_{i}.png")
+    data.find_or_prepare(config)
+    assert not any("enlarged" in message for message in caplog.messages)
+    for i in range(20, 40):
+        Image.new("RGB", (7, 30)).save(pictures / "0" / f"small_{i}.png")
+    data.find_or_prepare(config)
+    assert any("40 of the 340 images are smaller than 8x8" in message for message in caplog.messages)
+
+
 def test_a_set_is_made_once_and_then_taken_as_it_is(config, monkeypatch, caplog):
     first = data.find_or_prepare(config)
     monkeypatch.setattr(preparation, "_build", None)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from dcgan_jax.data import prepared
-from dcgan_jax.data.images import largest_of_16_bits, to_pixels
+from dcgan_jax.data.images import is_enlarged, largest_of_16_bits, to_pixels
 from dcgan_jax.data.sources.source import Picture, Source
 from dcgan_jax.runtime import files
 from dcgan_jax.runtime.errors import UserError
@@ -33,6 +33,7 @@ T = TypeVar("T")
 MAX_NAMED = 20  # unreadable images that are named
 # 16-bit greys that reach no further are nearly black when they are scaled to 8 bits: cameras fill 10 to 14 bits.
 DARK_GREY = 2**14
+MANY = 0.1  # of all images, that it is worth telling
 MAX_PIECE = 256  # images in a piece
 MAX_HELD = 2**23  # bytes of a piece that are in memory before it is decoded; its last image may exceed them
 CLOSED = (errno.EACCES, errno.EPERM)  # a file that this user may not read
@@ -40,12 +41,13 @@ HEADER = 128  # bytes of an .npy file before the images
 
 
 class Piece(NamedTuple):
-    """A range of images that is finished, why some of them are unreadable, and the largest of its 16-bit greys."""
+    """A range of images that is finished, why some are unreadable, its largest 16-bit grey, how many were enlarged."""
 
     start: int
     stop: int
     unreadable: dict[int, str]
     largest: int = 0
+    enlarged: int = 0
 
 
 def decode_all(partial: Path, source: Source, request: dict[str, Any], workers: int) -> list[Piece]:
@@ -113,12 +115,13 @@ def _decode(descriptor: int, source: Source, request: dict[str, Any], piece: tup
     stop = start + len(pictures)
     shape = (*request["image_size"], request["channels"])
     pixels = np.zeros((stop - start, *shape), np.uint8)
-    unreadable, largest = {}, 0
+    unreadable, largest, enlarged = {}, 0, 0
     for index, picture in enumerate(pictures, start):
         try:
             with picture.open() as image:
                 largest = max(largest, largest_of_16_bits(image))
                 pixels[index - start] = to_pixels(image, shape[:2], shape[2], request["crop"])
+                enlarged += is_enlarged(image, shape[:2], request["crop"])
         # Pillow's decoders raise many kinds of errors for damaged files, SyntaxError and struct.error among them.
         except Exception as error:
             # The image is not to blame for a failing disk, too many open files, or too little memory.
@@ -133,7 +136,7 @@ def _decode(descriptor: int, source: Source, request: dict[str, Any], piece: tup
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
     os.fsync(descriptor)
-    return Piece(start, stop, unreadable, largest)
+    return Piece(start, stop, unreadable, largest, enlarged)
 
 
 def _reason(error: Exception) -> str:
@@ -171,6 +174,17 @@ def warn_of_dark_greys(done: list[Piece]) -> None:
             "meant, scale them to the whole range and prepare them again",
             largest,
             largest // 257,
+        )
+
+
+def tell_enlarged(done: list[Piece], count: int, image_size: tuple[int, int]) -> None:
+    """Tells if many of `count` images were smaller than `image_size`: they are blurred, and so will be the samples."""
+    enlarged, (height, width) = sum(piece.enlarged for piece in done), image_size
+    if enlarged > MANY * count:
+        log.warning(
+            "%d of the %d images are smaller than %dx%d and were enlarged, so they are blurred; a smaller "
+            "--config.image_size, or larger images, would show more",
+            *(enlarged, count, height, width),
         )
 
 

@@ -69,6 +69,14 @@ def largest_of_16_bits(image: Image.Image | np.ndarray) -> int:
     return int(np.asarray(image).max(initial=0))
 
 
+def is_enlarged(image: Image.Image | np.ndarray, image_size: tuple[int, int], crop: str) -> bool:
+    """Whether `to_pixels` keeps fewer pixels of a picture along a side than it makes of them; EXIF is not looked at."""
+    size = (image.shape[1], image.shape[0]) if isinstance(image, np.ndarray) else image.size
+    height, width = image_size
+    left, top, right, bottom = _crop_box(size, width / height, crop)
+    return right - left < width or bottom - top < height
+
+
 def to_pixels(
     image: Image.Image | np.ndarray, image_size: tuple[int, int], channels: int, crop: str = "center"
 ) -> np.ndarray:

@@ -148,6 +148,7 @@ def _build(partial: Path, source: Source, request: dict[str, Any], workers: int,
         done = decoding.decode_all(partial, source, request, workers)
         decoding.check_unreadable(partial, source, done, unreadable_share)
         decoding.warn_of_dark_greys(done)
+        decoding.tell_enlarged(done, len(source.names), request["image_size"])
         _finish(partial, source, request, sorted(index for piece in done for index in piece.unreadable))
     card = prepared.read_card(partial)
     with (partial / "images.npy").open("r+b") as file:
