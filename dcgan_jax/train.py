@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 from dcgan_jax import data, steps
 from dcgan_jax import state as states
 from dcgan_jax.fields import INTERVALS
-from dcgan_jax.page import make as page
 from dcgan_jax.run import checkpoint, collapse, hooks, initial, overview, profile
 from dcgan_jax.run.collapse import Collapsed
 from dcgan_jax.run.hooks import Hook, Output, Snapshot
@@ -110,6 +109,8 @@ def _attempt(
         state = _loop(run, state, dispatcher, reporter, hooks.make_hooks(run, output, rollbacks), requests)
         if output:
             output.checkpoints.wait()
+    from dcgan_jax.page import make as page  # imported late: the first step need not wait for it
+
     best = reporter.best_so_far()
     report = page.at_end(run.workdir) if output else ""
     log.info("done: step %d in %s; launch/sample.py makes images%s%s", config.num_steps, run.workdir, best, report)

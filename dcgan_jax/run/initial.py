@@ -61,7 +61,7 @@ def _typed(value: Any) -> str:
 def state(config: ConfigDict, started_from: Tree) -> GANState:
     """The state at step 0, as numpy arrays. started_from: of `networks`."""
     # Its small programs wait for the compiler, which is busy with the step.
-    with Progress("making the networks", compiles=states.abstract(config)):
+    with Progress("making the networks", compiles={name: config[name] for name in DESCRIBING}):
         created = jax.device_get(states.create(config))
     tree = serialization.to_state_dict(created)
     return serialization.from_state_dict(
