@@ -1,5 +1,6 @@
 """Everything that resuming needs, as one tree: two networks with their optimizers, the moving average, the step."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from flax import serialization, struct
 from jax import Array
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from dcgan_jax import latent, models, optimizers
 from dcgan_jax.ops.conv import shapes_alone
@@ -54,16 +55,19 @@ class GANState(struct.PyTreeNode):
 
 def create(config: ConfigDict) -> GANState:
     """The state at step 0, a function of the configuration and its seed."""
-    return jax.jit(lambda: _from_config(config)).lower().compile(QUICKLY)()
+    return _program(FrozenConfigDict(config)).lower().compile(QUICKLY)()
 
 
 def abstract(config: ConfigDict) -> GANState:
     """Shapes and dtypes of the state, without computing it."""
-    return jax.eval_shape(lambda: _from_config(config))
+    return _program(FrozenConfigDict(config)).trace().out_info
 
 
-def _from_config(config: ConfigDict) -> GANState:
-    return start(*models.from_config(config), optimizers.from_config(config), config.latent_dim, config.seed)
+@functools.lru_cache(maxsize=1)
+def _program(config: FrozenConfigDict) -> jax.stages.Wrapped:
+    """The function that `create` compiles; one of equal configurations, so that its trace is that of `abstract`."""
+    described = *models.from_config(config), optimizers.from_config(config), config.latent_dim, config.seed
+    return jax.jit(lambda: start(*described))
 
 
 def start(
@@ -75,9 +79,7 @@ def start(
 ) -> GANState:
     """The state at step 0 of these networks and optimizers; for use inside of JAX's transformations."""
 
-    def network_state(
-        network: nn.Module, optimizer: optax.GradientTransformation, key: Array, x: Array
-    ) -> NetworkState:
+    def state_of(network: nn.Module, optimizer: optax.GradientTransformation, key: Array, x: Array) -> NetworkState:
         with shapes_alone():  # a convolution takes long to trace
             variables = dict(network.init(key, x, labels, train=True))
         params = variables.pop("params")
@@ -87,8 +89,8 @@ def start(
     labels = jnp.zeros(2, jnp.int32) if generator.num_classes else None
     generator_key, discriminator_key = jax.random.split(latent.key(seed, latent.INIT))
     z, images = jnp.zeros((2, latent_dim)), jnp.zeros((2, *generator.image_shape))
-    generator_state = network_state(generator, optimizer.generator, generator_key, z)
-    discriminator_state = network_state(discriminator, optimizer.discriminator, discriminator_key, images)
+    generator_state = state_of(generator, optimizer.generator, generator_key, z)
+    discriminator_state = state_of(discriminator, optimizer.discriminator, discriminator_key, images)
     average = Average(generator_state.params, generator_state.stats)
     return GANState(jnp.zeros((), jnp.int32), generator_state, discriminator_state, average)
 

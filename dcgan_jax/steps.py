@@ -244,8 +244,7 @@ def _pay_lazy_penalties(
             return method.lazy_interval * penalty, penalty
 
         gradients, penalty = jax.grad(objective, has_aux=True)(network.params)
-        optimizer = method.optimizers.discriminator
-        metrics = {"d_penalty": penalty}
+        optimizer, metrics = method.optimizers.discriminator, {"d_penalty": penalty}
         updated, metrics = _apply_gradients(method, network, optimizer, gradients, network.stats, metrics, "d")
         return updated, metrics["d_penalty"]
 
@@ -268,8 +267,7 @@ def _update_generator(
 
     loss, cotangent = jax.value_and_grad(objective)(fakes.images)
     (gradients,) = fakes.pull_back(cotangent)
-    optimizer = method.optimizers.generator
-    return _apply_gradients(method, network, optimizer, gradients, fakes.stats, {"g_loss": loss}, "g")
+    return _apply_gradients(method, network, method.optimizers.generator, gradients, fakes.stats, {"g_loss": loss}, "g")
 
 
 def _apply_gradients(
