@@ -71,7 +71,7 @@ finally:
 
 def run_program(program: str, root: Path, caches: Path, **values: object) -> dict[str, Any]:
     """Runs a program on a tree in a new process; returns what it tells. values: its global names."""
-    names = ("COMPILATION_CACHE", "PERSISTENT_CACHE")
+    names = ("COMPILATION_CACHE", "PERSISTENT_CACHE", "DONTWRITEBYTECODE")  # users have Python's bytecode, too
     environment = {name: value for name, value in os.environ.items() if not any(word in name for word in names)}
     values |= {"ROOT": str(root), "BEGAN": time.time()}
     done = subprocess.run(
