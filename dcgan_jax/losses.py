@@ -19,14 +19,15 @@ Critic = Callable[[Array], Array]  # images [B, H, W, C] -> logits [B]
 class Loss(NamedTuple):
     """What each network minimises, the mean of it over the batch.
 
-    discriminator: logits_real [B], logits_fake [B] -> [B]. generator: logits_fake [B], logits_real [B] -> [B]; if it
-    ignores `logits_real`, the computation of them is removed.
+    discriminator: logits_real [B], logits_fake [B] -> [B]. generator: logits_fake [B], logits_real [B] -> [B].
     relative: only differences between logits matter, so that the sign of one alone says nothing.
+    paired: whether `generator` reads `logits_real`; if not, it may get a zero for all, and they are not traced.
     """
 
     discriminator: Callable[[Array, Array], Array]
     generator: Callable[[Array, Array], Array]
     relative: bool = False
+    paired: bool = True
 
     def evidence(self, logits_real: Array, logits_fake: Array) -> tuple[Array, Array]:
         """Logits of both kinds [B], positive if the discriminator takes an example for real."""
@@ -45,7 +46,7 @@ def _non_saturating(label_smoothing: float = 0.0) -> Loss:
     def discriminator(logits_real: Array, logits_fake: Array) -> Array:
         return jax.nn.softplus(-logits_real) + jax.nn.softplus(logits_fake) + label_smoothing * logits_real
 
-    return Loss(discriminator, lambda logits_fake, logits_real: jax.nn.softplus(-logits_fake))
+    return Loss(discriminator, lambda logits_fake, logits_real: jax.nn.softplus(-logits_fake), paired=False)
 
 
 def _hinge() -> Loss:
@@ -54,7 +55,7 @@ def _hinge() -> Loss:
     def discriminator(logits_real: Array, logits_fake: Array) -> Array:
         return jax.nn.relu(1 - logits_real) + jax.nn.relu(1 + logits_fake)
 
-    return Loss(discriminator, lambda logits_fake, logits_real: -logits_fake)
+    return Loss(discriminator, lambda logits_fake, logits_real: -logits_fake, paired=False)
 
 
 def _least_squares() -> Loss:
@@ -63,12 +64,12 @@ def _least_squares() -> Loss:
     def discriminator(logits_real: Array, logits_fake: Array) -> Array:
         return (jnp.square(logits_real - 1) + jnp.square(logits_fake + 1)) / 2
 
-    return Loss(discriminator, lambda logits_fake, logits_real: jnp.square(logits_fake - 1) / 2)
+    return Loss(discriminator, lambda logits_fake, logits_real: jnp.square(logits_fake - 1) / 2, paired=False)
 
 
 def _wasserstein() -> Loss:
     """Arjovsky et al. 2017. It needs something that bounds the discriminator's slope, such as `gradient_penalty`."""
-    return Loss(lambda real, fake: fake - real, lambda fake, real: -fake, relative=True)
+    return Loss(lambda real, fake: fake - real, lambda fake, real: -fake, relative=True, paired=False)
 
 
 def _relativistic() -> Loss:

@@ -259,8 +259,7 @@ def _update_generator(
         augmented = method.augment(images, _keys(method, examples, stream), examples.step)
         return _discriminate(method, opponent, opponent.params, augmented, examples.labels)[0]
 
-    # If the loss does not read these, JAX removes the computation.
-    logits_real = logits_of(examples.images, latent.AUGMENT_REAL)
+    logits_real = logits_of(examples.images, latent.AUGMENT_REAL) if method.loss.paired else jnp.zeros(())
 
     def objective(images: Array) -> Array:
         return jnp.mean(method.loss.generator(logits_of(images, latent.AUGMENT_FAKE), logits_real))

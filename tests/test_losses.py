@@ -113,6 +113,13 @@ def test_a_relative_loss_learns_from_differences_alone(name):
     np.testing.assert_array_equal(evidence[1], logits[1] - logits[0] if loss.relative else logits[1])
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_paired_loss_of_the_generator_reads_real_logits(name):
+    fake, real = jnp.asarray(FAKE), jnp.asarray(REAL)
+    unread = np.array_equal(LOSSES[name].generator(fake, real), LOSSES[name].generator(fake, jnp.zeros_like(real)))
+    assert LOSSES[name].paired != unread
+
+
 def test_the_generator_s_loss_does_not_saturate():
     # If the discriminator is sure, log(1 - D) has no slope left; -log D keeps a slope of -1.
     sure = jnp.array([-30.0])

@@ -346,11 +346,19 @@ def test_only_a_loss_that_reads_them_has_real_logits_computed_for_the_generator(
         lambda real, fake: jax.nn.softplus(fake - real), lambda fake, real: jax.nn.softplus(real - fake)
     )
     plain = steps.from_config(config)
-    convolutions = []
-    for method in (plain, dataclasses.replace(plain, loss=relativistic)):
+    convolutions, traced = [], []
+
+    def augmented(*arguments):
+        traced[-1] += 1
+        return plain.augment(*arguments)
+
+    for loss in (plain.loss, relativistic):
+        traced.append(0)
+        method = dataclasses.replace(plain, loss=loss, augment=augmented)
         lowered = jax.jit(functools.partial(steps.train_step, method)).lower(state.create(config), batch_of(config))
         convolutions.append(lowered.as_text().count("convolution"))
     assert convolutions[1] == convolutions[0] + 2, "the discriminator's two layers, once more"
+    assert traced == [3, 4], "how often images were traced on their way to the discriminator"
 
 
 def test_each_of_several_discriminator_steps_has_images_of_its_own(tiny):
