@@ -37,7 +37,7 @@ RECALIBRATION_BATCHES = 16
 NETWORKS = ("ema", "discriminator")  # those of a checkpoint that are used
 
 
-@functools.partial(jax.jit, static_argnums=(1, 3, 4))
+@functools.partial(jax.jit, static_argnums=(1, 3, 4), compiler_options=compile_cache.QUICKLY)
 def _draw(seed: int, stream: int, indices: Array, latent_dim: int, prior: str) -> Array:
     return latent.draw(latent.key(seed, stream), indices, latent_dim, prior)
 
