@@ -24,7 +24,7 @@ def read(place: str | Path, step: int | str | None = None) -> tuple[Tree, dict[s
     folder = _folder(place)
     if weights.is_one(folder):
         return weights.read(folder, step)
-    with collector.paused_to_import("orbax.checkpoint"):  # which weights do without
+    with collector.paused_to_import("dcgan_jax.run.checkpoint"):  # and orbax, which weights do without
         from dcgan_jax.run import checkpoint
     return checkpoint.read(folder, step)
 
