@@ -40,7 +40,7 @@ def test_nothing_is_collected_inside_nor_gone_through_at_the_end(collections):
     with collector.paused_to_import("a module of no package"):
         collections.clear()
         kept = make(100_000)
-        assert not collections
+    assert not collections
     assert len(gc.get_objects(generation=0)) < 1000 < len(kept)
     assert not gc.get_freeze_count()
     more = make(2000)
