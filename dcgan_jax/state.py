@@ -1,6 +1,5 @@
 """Everything that resuming needs, as one tree: two networks with their optimizers, the moving average, the step."""
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import serialization, struct
 from jax import Array
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
 from dcgan_jax import latent, models, optimizers
 from dcgan_jax.ops.conv import shapes_alone
@@ -55,19 +54,16 @@ class GANState(struct.PyTreeNode):
 
 def create(config: ConfigDict) -> GANState:
     """The state at step 0, a function of the configuration and its seed."""
-    return _program(FrozenConfigDict(config)).lower().compile(QUICKLY)()
+    return jax.jit(lambda: _from_config(config)).lower().compile(QUICKLY)()
 
 
 def abstract(config: ConfigDict) -> GANState:
     """Shapes and dtypes of the state, without computing it."""
-    return _program(FrozenConfigDict(config)).trace().out_info
+    return jax.eval_shape(lambda: _from_config(config))
 
 
-@functools.lru_cache(maxsize=1)
-def _program(config: FrozenConfigDict) -> jax.stages.Wrapped:
-    """The function that `create` compiles; one of equal configurations, so that its trace is that of `abstract`."""
-    described = *models.from_config(config), optimizers.from_config(config), config.latent_dim, config.seed
-    return jax.jit(lambda: start(*described))
+def _from_config(config: ConfigDict) -> GANState:
+    return start(*models.from_config(config), optimizers.from_config(config), config.latent_dim, config.seed)
 
 
 def start(
